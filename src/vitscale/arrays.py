@@ -1,0 +1,53 @@
+"""A split of a data set on disk: `images.npy` (uint8, n x h x w x 3), `labels.npy` (int64, n), `classes.json`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vitscale.files import UserError, write_json
+
+
+@dataclass(frozen=True)
+class Split:
+    images: np.ndarray
+    labels: np.ndarray
+    classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_split(folder: Path) -> Split:
+    """Open a split with its images memory-mapped, so that a set larger than memory streams from the disk."""
+    try:
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(folder / "labels.npy", allow_pickle=False)
+        return Split(images, labels, json.loads((folder / "classes.json").read_text()))
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder} holds no usable split ({error}); `dvc checkout` brings outputs back") from error
+
+
+class SplitWriter:
+    """Writes a split of known size batch by batch, without ever holding all of it."""
+
+    def __init__(self, folder: Path, count: int, image_size: int, classes: list[str]):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.written = folder, 0
+        self.labels = np.empty(count, dtype=np.int64)
+        self.file = open(folder / "images.npy", "wb")
+        shape = (count, image_size, image_size, 3)
+        np.lib.format.write_array_header_1_0(
+            self.file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        write_json(folder / "classes.json", classes)
+
+    def add(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(images).data)
+        self.labels[self.written:self.written + len(labels)] = labels
+        self.written += len(labels)
+
+    def close(self) -> None:
+        self.file.close()
+        assert self.written == len(self.labels), f"{self.folder}: {self.written} of {len(self.labels)} images written"
+        np.save(self.folder / "labels.npy", self.labels)

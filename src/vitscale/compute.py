@@ -1,0 +1,54 @@
+"""How to compute, not what: environment variables that name the device and the threads, and the precision they allow."""
+
+import os
+from contextlib import nullcontext
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS, read when CUDA starts
+
+import torch
+
+from vitscale.files import UserError
+
+
+def setup() -> torch.device:
+    """Return the device to compute on, with deterministic algorithms and the thread count set.
+
+    `VITSCALE_DEVICE` (default: CUDA where there is one, else the CPU) and `VITSCALE_THREADS` (default: torch's).
+    Raises UserError for a device that is not there or a thread count that is no positive number.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a tenth of a step and guards only faulty code
+    torch.backends.cudnn.benchmark = False
+    threads = os.environ.get("VITSCALE_THREADS")
+    if threads:
+        if not threads.isdigit() or int(threads) < 1:
+            raise UserError(f"VITSCALE_THREADS={threads}: give a number of CPU threads, 1 or more")
+        torch.set_num_threads(int(threads))
+    name = os.environ.get("VITSCALE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"VITSCALE_DEVICE={name} can't be used ({reason}); leave it unset or give cpu, cuda, cuda:1 …") from error
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Tell whether the hardware multiplies bfloat16 matrices itself; emulated, they are slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def autocast(precision: str, device: torch.device):
+    """Return the context for a forward pass in `precision`: "float32", "bfloat16" or "auto" (bfloat16 where native)."""
+    if precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device)):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+def identity(device: torch.device) -> tuple:
+    """Return what, beside code, parameters and inputs, decides a training's bytes: versions, device, thread count."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return torch.__version__, device.type, name, has_native_bfloat16(device), torch.get_num_threads()

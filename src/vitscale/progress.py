@@ -1,0 +1,20 @@
+"""Progress of long work on standard error: a bar on a terminal, otherwise a plain line now and then."""
+
+import sys
+import time
+
+
+def progress(items, total: int, label: str):
+    """Yield the items, showing how many of `total` are done."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=label, leave=False, dynamic_ncols=True)
+        return
+    start = shown = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - shown >= 30:
+            shown = now
+            print(f"{label}: {done}/{total}, {done / (now - start):.2f} a second", file=sys.stderr, flush=True)

@@ -1,0 +1,138 @@
+"""What every stage script stands on: it may use what dvc.yaml lists for it, all of that, and nothing else.
+
+`run(main, __file__)` calls `main(stage)` in the folder of the pipeline. Outputs are built aside and moved into place
+when all of them are whole, so a stage that fails or is killed leaves nothing behind.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vitscale import params
+from vitscale.files import UserError, digest, locked, read_yaml
+
+STATE = Path(".vitscale")  # partial outputs and locks: same file system as the outputs, ignored by git and DVC
+TIMINGS = Path("timings.csv")  # likewise ignored, since two equal runs never take equally long
+
+
+def find(content: dict, dotted: str):
+    """Return the value at a dotted path such as `rows.vit-scratch.epochs`."""
+    for part in dotted.split("."):
+        content = content[part]
+    return content
+
+
+class Stage:
+    """One stage as dvc.yaml declares it, its `${…}` filled in as DVC does.
+
+    `declared` has the lists `params`, `deps` and `outs` (metrics and plots among them); `key` is the entry of its
+    `foreach` mapping, None where it has none.
+    """
+
+    def __init__(self, name: str, key: str | None):
+        self.name, self.key = name, key
+        self.params = read_yaml(Path("params.yaml"))
+        params.check(self.params)
+        pipeline = read_yaml(Path("dvc.yaml"))
+        context = self.params | {name: value for each in pipeline["vars"] for name, value in each.items()}
+        body = pipeline["stages"][name]
+        if "foreach" in body:
+            entries = find(context, body["foreach"].strip("${}"))
+            if key not in entries:
+                raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(entries)}")
+            context |= {"key": key, "item": entries[key]}
+            body = body["do"]
+
+        def fill(entry) -> str:
+            text = entry if isinstance(entry, str) else next(iter(entry))
+            return re.sub(r"\$\{([^}]+)\}", lambda match: str(find(context, match[1])), text)
+
+        outs = [*body.get("outs", []), *body.get("metrics", []), *body.get("plots", [])]
+        self.declared = {"params": [fill(entry) for entry in body.get("params", [])],
+                         "deps": [fill(entry) for entry in body["deps"]],
+                         "outs": [fill(entry) for entry in outs]}
+        self.used = {kind: set() for kind in self.declared}
+        self.label = name if key is None else f"{name}@{key}"
+        self.partial = STATE / "partial" / self.label
+
+    def _use(self, kind: str, wanted: str, separator: str) -> None:
+        for entry in self.declared[kind]:
+            if wanted == entry or wanted.startswith(entry + separator):
+                self.used[kind].add(entry)
+                return
+        raise LookupError(f"{self.label} uses {wanted}, which dvc.yaml doesn't list among its {kind}")
+
+    def param(self, dotted: str):
+        """Return a parameter that dvc.yaml lists for this stage, by its own name or that of a mapping it is in."""
+        self._use("params", dotted, ".")
+        return find(self.params, dotted)
+
+    def dep(self, path: str) -> Path:
+        """Return the path of a listed dependency or of something inside it."""
+        self._use("deps", path, "/")
+        return Path(path)
+
+    def out(self, path: str) -> Path:
+        """Return where to build a listed output."""
+        self._use("outs", path, "/")
+        built = self.partial / path
+        built.parent.mkdir(parents=True, exist_ok=True)
+        return built
+
+    def digest(self, *extra: object) -> str:
+        """Return a hash of all that decides the outputs: code, inputs, parameters, and what the caller adds."""
+        content = {"stage": self.label, "extra": extra,
+                   "params": {name: find(self.params, name) for name in self.declared["params"]},
+                   "deps": {path: digest(Path(path)) for path in self.declared["deps"]}}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def finish(self) -> None:
+        """Move the outputs into place. Raises LookupError where dvc.yaml lists something that was never used."""
+        for kind, entries in self.declared.items():
+            for entry in entries:
+                if entry not in self.used[kind] and not entry.endswith(".py"):
+                    raise LookupError(f"dvc.yaml lists {entry} among the {kind} of {self.label}, which never used it")
+        for path in map(Path, self.declared["outs"]):
+            if path.is_dir():  # a process that outlived its `dvc repro` was here first
+                shutil.rmtree(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.partial / path, path)
+
+
+def _say(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, UserError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; make room or mend the permissions, then run it again"
+    return str(error)
+
+
+def run(main: Callable[[Stage], None], script: str) -> None:
+    """Run a stage script: `script` is its `__file__`, its one argument the entry's key."""
+    started = time.monotonic()
+    try:
+        stage = Stage(Path(script).stem, sys.argv[1] if len(sys.argv) > 1 else None)
+        with locked(STATE / "locks" / stage.label):
+            shutil.rmtree(stage.partial, ignore_errors=True)
+            try:
+                main(stage)
+                stage.finish()
+            finally:
+                shutil.rmtree(stage.partial, ignore_errors=True)
+        with open(TIMINGS, "a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')},{stage.label},{time.monotonic() - started:.1f}\n")
+    except (UserError, OSError) as error:
+        sys.exit("\n".join(f"error: {line}" for line in _say(error).splitlines()))
+    except MemoryError:
+        sys.exit("error: out of memory; lower the recipe's batch_size")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which light stages don't import
+            sys.exit(f"error: out of device memory ({str(error).splitlines()[0]}); lower the recipe's batch_size")
+        raise

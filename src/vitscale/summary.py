@@ -1,0 +1,82 @@
+"""Tables over all rows: what `compare` leaves."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from vitscale.files import UserError
+from vitscale.metrics import paired_difference
+
+FINE_TUNING = ("protocol", "recipe", "augment", "epochs", "lr_scale")
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_scores(path: Path) -> dict | None:
+    """Return a row's figures, or None where it has not been run."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def control_of(row: str, rows: dict, pretrain: dict) -> str | None:
+    """Return the row that differs from this one only in that its weights were not pretrained, if there is one."""
+    start = pretrain.get(rows[row]["start"])
+    wanted = start and {"start": f"{start['model']}-scratch"} | {name: rows[row][name] for name in FINE_TUNING}
+    return next((name for name, entry in rows.items() if entry == wanted), None)
+
+
+def gain(row: str, control: str, predictions: Path) -> tuple[float, float]:
+    """Return how much more accurate a row is than its control on the same test images, and half the 95% interval."""
+    first, second = (read_table(predictions / f"{name}.csv") for name in (row, control))
+    if [line["actual"] for line in first] != [line["actual"] for line in second]:
+        raise UserError(f"{row} and {control} were scored on different test images; run `dvc repro`")
+    return paired_difference(*(np.array([line["actual"] == line["predicted"] for line in table]) for table in (first, second)))
+
+
+def summarise(rows: dict, pretrain: dict, published: dict, target: str, scores: Path, predictions: Path) -> str:
+    """Return the Markdown table of all rows, and of published ones that have no row here."""
+    lines = [f"Test accuracy on {target}; the best epoch was chosen on validation images.", "",
+             "| row | parameters | pretrained on | protocol | accuracy | 95% interval | over its scratch control | published |",
+             "|---|---|---|---|---|---|---|---|"]
+    for row in [*rows, *(name for name in published if name not in rows)]:
+        figures = read_scores(scores / f"{row}.json") if row in rows else None
+        known = published.get(row)
+        protocol = rows[row]["protocol"] if row in rows else known["protocol"]
+        data = pretrain[rows[row]["start"]]["data"] if row in rows and rows[row]["start"] in pretrain else "—"
+        compared = f"{known['accuracy']:.2%}" if known and known["protocol"] == protocol else "—"
+        if figures is None:
+            lines.append(f"| {row} | — | {data} | {protocol} | not run | — | — | {compared} |")
+            continue
+        control = control_of(row, rows, pretrain)
+        above = "{:+.2%} ± {:.2%}".format(*gain(row, control, predictions)) if control else "—"
+        lines.append(f"| {row} | {figures['parameters'] / 1e6:.2f}M | {data} | {protocol} | {figures['accuracy']:.2%} | "
+                     f"{figures['ci95_low']:.2%} to {figures['ci95_high']:.2%} | {above} | {compared} |")
+    lines += ["", "The last interval is the 95% interval of the paired difference, over the same test images."]
+    return "\n".join(lines) + "\n"
+
+
+def accuracy_table(rows: dict, published: dict, scores: Path) -> list[list]:
+    """Return (row, accuracy, ci95_low, ci95_high, published) for every row that has been run."""
+    table = []
+    for row, entry in rows.items():
+        figures = read_scores(scores / f"{row}.json")
+        if figures:
+            known = published.get(row)
+            same = known and known["protocol"] == entry["protocol"]
+            table.append([row, figures["accuracy"], figures["ci95_low"], figures["ci95_high"], known["accuracy"] if same else ""])
+    return table
+
+
+def curves(rows: dict, pretrain: dict, history: Path) -> list[list]:
+    """Return (stage, entry, epoch, lr, train_loss, validation_loss, validation_accuracy) of every training."""
+    table = []
+    for stage, entries in (("pretrain", pretrain), ("finetune", rows)):
+        for name in entries:
+            path = history / stage / f"{name}.csv"
+            if path.exists():
+                table += [[stage, name, *line.values()] for line in read_table(path)]
+    return table

@@ -1,0 +1,210 @@
+"""The one training loop, for pretraining, full fine-tuning and the linear probe."""
+
+import copy
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from vitscale import compute
+from vitscale.arrays import Split, load_split
+from vitscale.augment import augment, generator_for
+from vitscale.checkpoint import Checkpoint, checkpoint_for
+from vitscale.files import UserError, write_csv, write_json
+from vitscale.inference import predict
+from vitscale.models import Classifier, load_model, normalise, save_model
+from vitscale.progress import progress
+from vitscale.stage import Stage
+
+HISTORY = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
+CHECK_EVERY = 50  # steps between looks at the loss: on a GPU each look waits for the device
+
+
+@dataclass
+class Result:
+    """What a training leaves: the weights of its best epoch by validation accuracy, and a line of figures an epoch."""
+
+    state: dict[str, Tensor]
+    best_epoch: int
+    validation_accuracy: float
+    history: list[list]
+
+
+def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
+    """Return the rate of a step (from 0): linear warmup, then half a cosine to 0 (Loshchilov & Hutter 2017)."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Split the trainable parameters: matrices and kernels decay; biases, norms, class token and positions don't."""
+    decayed, spared = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            spare = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in ("class_token", "positions")
+            (spared if spare else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+
+
+def make_optimizer(model: nn.Module, recipe: dict) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, recipe["weight_decay"])
+    if recipe["optimizer"] == "adamw":
+        return torch.optim.AdamW(groups, betas=(0.9, recipe["beta2"]), fused=True)
+    return torch.optim.SGD(groups, lr=0.0, momentum=recipe["momentum"], nesterov=recipe["momentum"] > 0, fused=True)
+
+
+def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Return the sorted indices of a fraction of each class, at least one image; a smaller share lies in a larger."""
+    rng = np.random.default_rng(seed)
+    members = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    return np.sort(np.concatenate([each[:max(1, round(fraction * len(each)))] for each in members]))
+
+
+class Training:
+    """A model with its data, optimizer and schedule; `batch` and `step` together are one step."""
+
+    def __init__(self, model: Classifier, config: dict, split: Split, indices: np.ndarray, *, recipe: dict, policy: dict,
+                 epochs: int, lr: float, seed: int, precision: str, device: torch.device, frozen_backbone: bool = False):
+        self.model, self.config, self.split, self.indices = model.to(device), config, split, indices
+        self.recipe, self.policy, self.lr, self.seed = recipe, policy, lr, seed
+        self.precision, self.device, self.frozen_backbone = precision, device, frozen_backbone
+        self.batch_size = min(recipe["batch_size"], len(indices))
+        self.steps_per_epoch = len(indices) // self.batch_size  # an epoch's last, smaller batch is left out
+        self.total_steps = epochs * self.steps_per_epoch
+        self.warmup_steps = min(round(recipe["warmup_epochs"] * self.steps_per_epoch), self.total_steps - 1)
+        model.backbone.requires_grad_(not frozen_backbone)
+        self.optimizer = make_optimizer(model, recipe)
+        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"])
+        self.average = None
+        if recipe["ema_decay"]:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe["ema_decay"]), use_buffers=True)
+        self.forward = torch.compile(model) if recipe["compile"] else model
+        self.resident = None
+        if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
+            self.resident = torch.from_numpy(np.array(split.images)).to(device)
+
+    def train_mode(self) -> None:
+        self.model.train()
+        self.model.backbone.train(not self.frozen_backbone)  # a probe's batch norms keep their statistics
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        return self.indices[torch.randperm(len(self.indices), generator=generator_for(self.seed, 1, epoch)).numpy()]
+
+    def batch(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
+        """Return a step's augmented, normalised images (b, 3, h, w) and soft targets (b, classes) on the device."""
+        if self.resident is None:  # from the memory-mapped file
+            images = torch.from_numpy(self.split.images[indices]).to(self.device)
+        else:
+            images = self.resident[torch.from_numpy(indices).to(self.device)]
+        labels = torch.from_numpy(self.split.labels[indices]).to(self.device)
+        images, targets = augment(images, labels, self.config["num_classes"], self.policy, self.config["mean"],
+                                  generator_for(self.seed, 2, step))
+        return normalise(images, self.config["mean"], self.config["std"]), targets
+
+    def step(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
+        """Update the weights once; return the loss, still on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.total_steps, self.warmup_steps, self.lr)
+        with compute.autocast(self.precision, self.device):
+            loss = self.loss(self.forward(images).float(), targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.recipe["clip_norm"]:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip_norm"])
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return loss.detach()
+
+    def epoch(self, epoch: int) -> float:
+        """Train for one epoch (from 0); return its mean loss. Raises UserError where the loss is no number."""
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_for(self.seed, 3, epoch))))  # dropout
+        self.train_mode()
+        order, losses, first = self.epoch_order(epoch), [], epoch * self.steps_per_epoch
+        for i in progress(range(self.steps_per_epoch), self.steps_per_epoch, f"epoch {epoch + 1}"):
+            chosen = order[i * self.batch_size:(i + 1) * self.batch_size]
+            losses.append(self.step(*self.batch(chosen, first + i), first + i))
+            if (i + 1) % CHECK_EVERY == 0 or i + 1 == self.steps_per_epoch:
+                self._check(losses, first)
+        return torch.stack(losses).double().mean().item()
+
+    def _check(self, losses: list[Tensor], first: int) -> None:
+        recent = torch.stack(losses[-CHECK_EVERY:])
+        if not recent.isfinite().all():
+            step = first + len(losses) - len(recent) + int(recent.isfinite().logical_not().int().argmax())
+            rate = learning_rate(step, self.total_steps, self.warmup_steps, self.lr)
+            raise UserError(f"the loss is no longer a finite number at step {step} (learning rate {rate:.3g}); "
+                            "lower lr or the entry's lr_scale, or give the recipe a clip_norm")
+
+    def scored_model(self) -> Classifier:
+        """Return the model that validation scores and that is kept: the running average where the recipe has one."""
+        return self.model if self.average is None else self.average.module
+
+    def state(self) -> dict:
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "average": None if self.average is None else self.average.state_dict()}
+
+    def restore(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def fit(training: Training, validation: Split, epochs: int, checkpoint: Checkpoint) -> Result:
+    """Train for the epochs that the checkpoint doesn't hold yet and return the result."""
+    saved = checkpoint.load() or {"epochs": 0, "history": [], "best": None}
+    best, history = saved["best"], saved["history"]
+    if 0 < saved["epochs"] < epochs:
+        print(f"going on after epoch {saved['epochs']} of {epochs}, from {checkpoint.path}", flush=True)
+        training.restore(saved["training"])
+    labels = torch.from_numpy(validation.labels)
+    for epoch in range(saved["epochs"], epochs):
+        train_loss = training.epoch(epoch)
+        model = training.scored_model()
+        logits = predict(model, training.config, validation, training.precision, training.device)
+        loss = nn.functional.cross_entropy(logits, labels).item()
+        accuracy = (logits.argmax(1) == labels).double().mean().item()
+        last_rate = training.optimizer.param_groups[0]["lr"]
+        history.append([epoch + 1, last_rate, train_loss, loss, accuracy])
+        print(f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss {loss:.4f}, "
+              f"validation accuracy {accuracy:.2%}", flush=True)
+        if best is None or accuracy > best["accuracy"]:
+            best = {"epoch": epoch + 1, "accuracy": accuracy,
+                    "state": {name: value.cpu() for name, value in copy.deepcopy(model.state_dict()).items()}}
+        finished = epoch + 1 == epochs
+        checkpoint.save({"epochs": epoch + 1, "history": history, "best": best,
+                         "training": None if finished else training.state()})
+    return Result(best["state"], best["epoch"], best["accuracy"], history)
+
+
+def train_entry(stage: Stage, entry: dict, *, start: str, data: str, out: str) -> None:
+    """Put a new head on a start and train it as an entry of `pretrain` or `rows` says; write the model and its history.
+
+    The output folder also gets `training.json`: what the choice of the best epoch was made on. A start without `mean`
+    and `std` takes those of the data; one that was trained keeps its own.
+    """
+    device = compute.setup()
+    recipe, policy = stage.param(f"recipes.{entry['recipe']}"), stage.param(f"augment.{entry['augment']}")
+    lr, seed, precision = stage.param("lr"), stage.param("seed"), stage.param("precision")
+    folder = stage.dep(data)
+    train, validation = load_split(folder / "train"), load_split(folder / "validation")
+    model, config = load_model(stage.dep(start), num_classes=len(train.classes))
+    if config["mean"] is None:
+        statistics = json.loads((folder / "statistics.json").read_text())
+        config |= {name: statistics[name] for name in ("mean", "std")}
+    indices = stratified(train.labels, entry.get("fraction", 1.0), seed)
+    with checkpoint_for(stage.label, stage.digest(*compute.identity(device))) as checkpoint:
+        training = Training(model, config, train, indices, recipe=recipe, policy=policy, epochs=entry["epochs"],
+                            lr=lr * entry["lr_scale"], seed=seed, precision=precision, device=device,
+                            frozen_backbone=entry.get("protocol") == "linear_probe")
+        result = fit(training, validation, entry["epochs"], checkpoint)
+    save_model(stage.out(out), config, result.state)
+    write_json(stage.out(out) / "training.json", {"validation_accuracy": result.validation_accuracy,
+                                                  "best_epoch": result.best_epoch, "train_images": len(indices)})
+    write_csv(stage.out(f"metrics/history/{stage.name}/{stage.key}.csv"), HISTORY, result.history)

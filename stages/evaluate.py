@@ -1,0 +1,41 @@
+"""evaluate@<row>: the one stage that scores on the test split."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
+
+import json
+
+from vitscale import compute
+from vitscale.arrays import load_split
+from vitscale.files import UserError, write_csv, write_json
+from vitscale.inference import predict
+from vitscale.metrics import confusion, per_class, scores
+from vitscale.models import count_macs, count_parameters, load_model
+from vitscale.stage import Stage, run
+
+
+def main(stage: Stage) -> None:
+    device = compute.setup()
+    row, target = stage.key, stage.param("target")
+    split = load_split(stage.dep(f"data/raw/{target}/test"))
+    folder = stage.dep(f"models/finetuned/{row}")
+    model, config = load_model(folder)
+    if config["num_classes"] != len(split.classes):
+        raise UserError(f"{folder} tells {config['num_classes']} classes apart, {target} has {len(split.classes)}; run finetune@{row}")
+    logits = predict(model.to(device), config, split, stage.param("precision"), device).numpy()
+    predicted, classes = logits.argmax(1), split.classes
+    counts = confusion(split.labels, predicted, len(classes))
+    write_json(stage.out(f"metrics/rows/{row}.json"), scores(logits, split.labels) | {
+        "parameters": count_parameters(model), "macs": count_macs(config)} | json.loads((folder / "training.json").read_text()))
+    write_csv(stage.out(f"metrics/confusion/{row}.csv"), ["actual", "predicted", "count"],
+              [[a, p, counts[i, j]] for i, a in enumerate(classes) for j, p in enumerate(classes)])
+    write_csv(stage.out(f"metrics/classes/{row}.csv"), ["class", "precision", "recall", "f1"],
+              [[name, *values] for name, values in zip(classes, per_class(counts))])
+    write_csv(stage.out(f"predictions/{row}.csv"), ["actual", "predicted"],
+              [[classes[a], classes[p]] for a, p in zip(split.labels, predicted)])
+
+
+if __name__ == "__main__":
+    run(main, __file__)

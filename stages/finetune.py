@@ -1,0 +1,19 @@
+"""finetune@<row>: put a new head on a start and train it, or the head alone, on the target."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
+
+from vitscale.stage import Stage, run
+from vitscale.train import train_entry
+
+
+def main(stage: Stage) -> None:
+    entry = stage.param(f"rows.{stage.key}")
+    train_entry(stage, entry, start=f"models/start/{entry['start']}", data=f"data/prepared/{stage.param('target')}",
+                out=f"models/finetuned/{stage.key}")
+
+
+if __name__ == "__main__":
+    run(main, __file__)

@@ -1,0 +1,21 @@
+"""init@<model>: seeded initial weights, so that training from scratch is a start like any other."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
+
+import torch
+
+from vitscale.models import build, save_model
+from vitscale.stage import Stage, run
+
+
+def main(stage: Stage) -> None:
+    config = stage.param(f"models.{stage.key}") | {"num_classes": 0, "mean": None, "std": None}
+    torch.manual_seed(stage.param("seed"))
+    save_model(stage.out(f"models/start/{stage.key}-scratch"), config, build(config).state_dict())
+
+
+if __name__ == "__main__":
+    run(main, __file__)

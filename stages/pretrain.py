@@ -1,0 +1,19 @@
+"""pretrain@<start>: train a model from its initial weights on a pretraining set, on CUDA when there is one."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
+
+from vitscale.stage import Stage, run
+from vitscale.train import train_entry
+
+
+def main(stage: Stage) -> None:
+    entry = stage.param(f"pretrain.{stage.key}")
+    train_entry(stage, entry, start=f"models/start/{entry['model']}-scratch", data=f"data/prepared/{entry['data']}",
+                out=f"models/start/{stage.key}")
+
+
+if __name__ == "__main__":
+    run(main, __file__)
