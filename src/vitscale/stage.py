@@ -18,7 +18,7 @@ from vitscale import params
 from vitscale.files import UserError, digest, locked, read_yaml
 
 STATE = Path(".vitscale")  # partial outputs and locks: same file system as the outputs, ignored by git and DVC
-TIMINGS = Path("timings.csv")  # likewise ignored, since two equal runs never take equally long
+TIMINGS = Path("timings.csv")  # end, stage, seconds, CPU seconds; ignored too, since no two runs take equally long
 
 
 def find(content: dict, dotted: str):
@@ -114,7 +114,7 @@ def _say(error: BaseException) -> str:
 
 def run(main: Callable[[Stage], None], script: str) -> None:
     """Run a stage script: `script` is its `__file__`, its one argument the entry's key."""
-    started = time.monotonic()
+    started, cpu = time.monotonic(), time.process_time()
     try:
         stage = Stage(Path(script).stem, sys.argv[1] if len(sys.argv) > 1 else None)
         with locked(STATE / "locks" / stage.label):
@@ -125,7 +125,7 @@ def run(main: Callable[[Stage], None], script: str) -> None:
             finally:
                 shutil.rmtree(stage.partial, ignore_errors=True)
         with open(TIMINGS, "a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')},{stage.label},{time.monotonic() - started:.1f}\n")
+            log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')},{stage.label},{time.monotonic() - started:.1f},{time.process_time() - cpu:.1f}\n")
     except (UserError, OSError) as error:
         sys.exit("\n".join(f"error: {line}" for line in _say(error).splitlines()))
     except MemoryError:

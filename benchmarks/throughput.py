@@ -1,0 +1,241 @@
+"""Images per second of our training loop, and of the usual way, on this machine.
+
+    python -m benchmarks.throughput [--json] [--repeats 5] [--steps 8]
+
+The usual way: torchvision.transforms.v2 on PIL images by the same policy, a DataLoader with 2 persistent workers, its
+best of three batch sizes, scaled_dot_product_attention, in float32 and in bfloat16. Ours: the recipes and policies of
+params.yaml's rows. The ways take turns, one short run each, and the medians over the turns are compared.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms import v2
+
+from vitscale import compute, models
+from vitscale.arrays import Split
+from vitscale.files import read_yaml
+from vitscale.train import Training, make_optimizer
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES, CLASSES, BATCH_SIZES = 2048, 10, (64, 128, 256)
+
+
+class SdpaAttention(nn.Module):
+    """Our attention's twin on scaled_dot_product_attention, with the same parameters."""
+
+    def __init__(self, ours: models.Attention):
+        super().__init__()
+        self.heads, self.qkv, self.out = ours.heads, ours.qkv, ours.out
+
+    def forward(self, tokens):
+        batch, n, dim = tokens.shape
+        q, k, v = self.qkv(tokens).view(batch, n, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        return self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, n, dim))
+
+
+class PilImages(torch.utils.data.Dataset):
+    """What ImageFolder gives: a PIL image an item, transformed in the worker."""
+
+    def __init__(self, split: Split, transform):
+        self.images, self.labels = [Image.fromarray(image) for image in split.images], split.labels
+        self.transform = transform
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return self.transform(self.images[index]), self.labels[index]
+
+
+def usual_transform(policy: dict, config: dict):
+    steps = []
+    if policy["crop_padding"]:
+        steps.append(v2.RandomCrop(config["image_size"], padding=policy["crop_padding"]))
+    if policy["flip"]:
+        steps.append(v2.RandomHorizontalFlip())
+    if policy["trivial_augment"]:
+        steps.append(v2.TrivialAugmentWide())
+    steps += [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"])]
+    if policy["erasing"]:
+        steps.append(v2.RandomErasing(policy["erasing"]))
+    return v2.Compose(steps)
+
+
+def usual_mix(policy: dict):
+    mixes = [v2.MixUp(alpha=policy["mixup"], num_classes=CLASSES)] if policy["mixup"] else []
+    mixes += [v2.CutMix(alpha=policy["cutmix"], num_classes=CLASSES)] if policy["cutmix"] else []
+    return v2.RandomChoice(mixes) if mixes else lambda images, labels: (images, labels)
+
+
+class Ours:
+    """Our loop as the stages run it; `measure` returns images per second and the share of time spent on input."""
+
+    def __init__(self, config: dict, split: Split, recipe: dict, policy: dict, precision: str, device: torch.device):
+        self.training = Training(models.build(config), config, split, np.arange(len(split)), recipe=recipe, policy=policy,
+                                 epochs=1000, lr=1e-4, seed=0, precision=precision, device=device)
+        self.done = 0
+
+    def measure(self, steps: int) -> tuple[float, float]:
+        training, device = self.training, self.training.device
+        training.train_mode()
+        order, on_input = training.epoch_order(0), 0.0
+        synchronise(device)
+        begin = time.perf_counter()
+        for i in range(steps):
+            at = i % training.steps_per_epoch * training.batch_size
+            before = time.perf_counter()
+            batch = training.batch(order[at:at + training.batch_size], self.done)
+            on_input += time.perf_counter() - before
+            training.step(*batch, self.done)
+            self.done += 1
+        synchronise(device)
+        seconds = time.perf_counter() - begin
+        return steps * training.batch_size / seconds, on_input / seconds
+
+
+class Usual:
+    """The usual way, at one batch size."""
+
+    def __init__(self, config: dict, split: Split, recipe: dict, policy: dict, precision: str, device: torch.device, batch_size: int):
+        self.model = models.build(config).to(device)
+        for block in getattr(self.model.backbone, "blocks", []):
+            block.attention = SdpaAttention(block.attention)
+        self.optimizer, self.precision, self.device = make_optimizer(self.model, recipe), precision, device
+        self.loss, self.mix, self.clip = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"]), usual_mix(policy), recipe["clip_norm"]
+        for group in self.optimizer.param_groups:
+            group["lr"] = 1e-4
+        self.loader = torch.utils.data.DataLoader(PilImages(split, usual_transform(policy, config)), batch_size, shuffle=True,
+                                                  num_workers=2, persistent_workers=True, drop_last=True)
+        self.batches = self.endless()
+
+    def endless(self):
+        while True:
+            yield from self.loader
+
+    def measure(self, steps: int) -> tuple[float, float]:
+        self.model.train()
+        count, on_input = 0, 0.0
+        synchronise(self.device)
+        begin = time.perf_counter()
+        for _ in range(steps):
+            before = time.perf_counter()
+            images, labels = self.mix(*next(self.batches))
+            images, labels = images.to(self.device), labels.to(self.device)
+            on_input += time.perf_counter() - before
+            with compute.autocast(self.precision, self.device):
+                loss = self.loss(self.model(images).float(), labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+            self.optimizer.step()
+            count += len(images)
+        synchronise(self.device)
+        seconds = time.perf_counter() - begin
+        return count / seconds, on_input / seconds
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_gib(device: torch.device) -> float:
+    """Return this process's peak memory: on the device where it is a GPU, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def settings(model: str) -> tuple[dict, dict, dict, str]:
+    """Return config, recipe, policy and precision of a model's first full fine-tuning row in params.yaml."""
+    params = read_yaml(ROOT / "params.yaml")
+    starts = {name: entry["model"] for name, entry in params["pretrain"].items()} | {f"{model}-scratch": model}
+    row = next(entry for entry in params["rows"].values() if starts.get(entry["start"]) == model and entry["protocol"] == "full")
+    config = params["models"][model] | {"num_classes": CLASSES, "mean": [0.5] * 3, "std": [0.25] * 3}
+    return config, params["recipes"][row["recipe"]], params["augment"][row["augment"]], params["precision"]
+
+
+def measure_peak(model: str) -> dict:
+    """Measure our loop alone, so that its peak memory is nobody else's."""
+    config, recipe, policy, precision = settings(model)
+    device = compute.setup()
+    ours = Ours(config, random_split(config), recipe, policy, precision, device)
+    ours.measure(4)
+    return {"peak_gib": peak_gib(device)}
+
+
+def random_split(config: dict) -> Split:
+    rng = np.random.default_rng(0)
+    size = config["image_size"]
+    images = rng.integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
+    return Split(images, rng.integers(0, CLASSES, IMAGES), [str(i) for i in range(CLASSES)])
+
+
+def benchmark(model: str, repeats: int, steps: int) -> dict:
+    config, recipe, policy, precision = settings(model)
+    device, split = compute.setup(), random_split(config)
+    ways = {"ours": Ours(config, split, recipe, policy, precision, device)}
+    for name in ("float32", "bfloat16"):
+        tried = {size: Usual(config, split, recipe, policy, name, device, size) for size in BATCH_SIZES}
+        speed = {}
+        for size, way in tried.items():
+            way.measure(2)
+            speed[size] = way.measure(4)[0]
+        best = max(speed, key=speed.get)
+        ways[f"usual {name}, batch {best}"] = tried.pop(best)
+        for way in tried.values():
+            del way.batches, way.loader
+    ways["ours"].measure(2)
+    results = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            images = getattr(way, "training", None)
+            size = images.batch_size if images else way.loader.batch_size
+            results[name].append(way.measure(max(2, round(steps * 128 / size))))
+    medians = {name: {"images_per_second": statistics.median(speed for speed, _ in runs),
+                      "input_share": statistics.median(share for _, share in runs)} for name, runs in results.items()}
+    ours = medians["ours"]["images_per_second"]
+    alone = subprocess.run([sys.executable, "-m", "benchmarks.throughput", "--peak", model], cwd=ROOT, check=True,
+                           capture_output=True, text=True)
+    return {"ways": medians, **json.loads(alone.stdout),
+            "ratio": {name: ours / way["images_per_second"] for name, way in medians.items() if name != "ours"}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--repeats", type=int, default=5, help="turns; the medians over them are printed (default: 5)")
+    parser.add_argument("--steps", type=int, default=8, help="steps of 128 images a turn (default: 8)")
+    parser.add_argument("--peak", metavar="MODEL", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak:
+        print(json.dumps(measure_peak(args.peak)))
+        return
+    result = {model: benchmark(model, args.repeats, args.steps) for model in read_yaml(ROOT / "params.yaml")["models"]}
+    if args.json:
+        print(json.dumps(result, indent=2))
+        return
+    for model, figures in result.items():
+        print(f"{model}: our peak memory {figures['peak_gib']:.2f} GiB")
+        for name, way in figures["ways"].items():
+            ratio = figures["ratio"].get(name)
+            print(f"  {name:28} {way['images_per_second']:8.0f} images/s, input {way['input_share']:6.1%} of a step"
+                  + (f", ours is {ratio:.2f} times as fast" if ratio else ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Exact caching: what reruns when a parameter changes, and that dvc.yaml lists what a stage uses, all and only that."""
+
+import ast
+import copy
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from tiny import ROOT, checkout, run, tiny
+from vitscale.files import read_yaml
+from vitscale.stage import Stage
+
+VIT, RESNET = ["vit-cifar100", "vit-scratch"], ["resnet18-cifar100", "resnet18-cifar100-probe", "resnet18-scratch"]
+PRETRAINED = ["vit-cifar100", "resnet18-cifar100", "resnet18-cifar100-probe"]
+STAGES = ["download", "prepare", "init", "pretrain", "finetune", "evaluate", "compare"]
+
+
+def rows(names):
+    """A row's fine-tuning changed: it is trained and scored again, and the table made anew."""
+    return {f"{stage}@{name}" for name in names for stage in ("finetune", "evaluate")} | {"compare"}
+
+
+def pretraining(*names):
+    return {f"pretrain@{name}-cifar100" for name in names}
+
+
+PREPARE = {"prepare@cifar10", "prepare@cifar100"}
+BOTH = pretraining("vit", "resnet18") | rows(VIT + RESNET)
+
+# For every leaf of params.yaml, by the longest prefix that stands here: the stages that run again.
+TABLE = {
+    "lr": BOTH,
+    "seed": {"init@vit", "init@resnet18"} | BOTH,
+    "split_seed": PREPARE | BOTH,
+    "precision": BOTH,
+    "target": PREPARE | BOTH,
+    "download.cifar10": {"download@cifar10"} | PREPARE | BOTH,  # its test split is held against every training set
+    "download.cifar100": {"download@cifar100", "prepare@cifar100"} | pretraining("vit", "resnet18") | rows(PRETRAINED),
+    "prepare.cifar10": {"prepare@cifar10"} | rows(VIT + RESNET),
+    "prepare.cifar100": {"prepare@cifar100"} | pretraining("vit", "resnet18") | rows(PRETRAINED),
+    "augment": PREPARE | BOTH,  # every preview is drawn again; its data come out the same (test_pipeline.py)
+    "models.vit": {"init@vit"} | pretraining("vit") | rows(VIT),
+    "models.resnet18": {"init@resnet18"} | pretraining("resnet18") | rows(RESNET),
+    "recipes.vit": pretraining("vit") | rows(VIT),
+    "recipes.resnet18": pretraining("resnet18") | rows(RESNET),
+    "pretrain.vit-cifar100": pretraining("vit") | rows(["vit-cifar100"]),
+    "pretrain.resnet18-cifar100": pretraining("resnet18") | rows(["resnet18-cifar100", "resnet18-cifar100-probe"]),
+    "rows.vit-cifar100": rows(["vit-cifar100"]),
+    "rows.vit-scratch": rows(["vit-scratch"]),
+    "rows.resnet18-cifar100": rows(["resnet18-cifar100"]),
+    "rows.resnet18-cifar100-probe": rows(["resnet18-cifar100-probe"]),
+    "rows.resnet18-scratch": rows(["resnet18-scratch"]),
+    "published": {"compare"},
+}
+OTHER = {"cifar10": "cifar100", "cifar100": "cifar10", "vit": "resnet18", "resnet18": "vit", "light": "strong",
+         "strong": "light", "vit-cifar100": "vit-scratch", "resnet18-cifar100": "resnet18-scratch",
+         "vit-scratch": "resnet18-scratch", "resnet18-scratch": "vit-scratch"}
+
+STAND_IN = '''import sys
+from pathlib import Path
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from vitscale.stage import Stage
+stage = Stage(Path(__file__).stem, sys.argv[1] if len(sys.argv) > 1 else None)
+for out in map(Path, stage.declared["outs"]):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(stage.label)
+'''
+
+
+def leaves(content, prefix=""):
+    for name, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def changed(value):
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case float():
+            return value / 2 + 0.001
+        case list():
+            return value[:-1]
+        case None:
+            return "0" * 64
+    return OTHER.get(value, value + "x")
+
+
+def with_change(params, dotted):
+    params = copy.deepcopy(params)
+    *parents, leaf = dotted.split(".")
+    entry = params
+    for parent in parents:
+        entry = entry[parent]
+    entry[leaf] = changed(entry[leaf])
+    return params
+
+
+def expected(dotted):
+    parts = dotted.split(".")
+    return next((TABLE[prefix] for prefix in (".".join(parts[:n]) for n in range(len(parts), 0, -1)) if prefix in TABLE), set())
+
+
+@pytest.fixture(scope="module")
+def skeleton(tmp_path_factory):
+    """The main dvc.yaml and params.yaml, run once with scripts that only leave a file where each output belongs."""
+    folder = checkout(tmp_path_factory.mktemp("graph") / "repo")
+    shutil.copy(ROOT / "params.yaml", folder)
+    for stage in STAGES:
+        (folder / "stages" / f"{stage}.py").write_text(STAND_IN)
+    run("dvc", "repro", "-q", cwd=folder)
+    return folder
+
+
+def test_every_leaf_reruns_what_the_table_says(skeleton, monkeypatch):
+    """A change to a parameter reruns what depends on it and nothing else, and no parameter is without effect."""
+    monkeypatch.chdir(skeleton)
+    params = read_yaml(skeleton / "params.yaml")
+    wrong = []
+    for dotted, _ in leaves(params):
+        (skeleton / "params.yaml").write_text(yaml.safe_dump(with_change(params, dotted), sort_keys=False))
+        again = {stage.addressing.split(":")[-1] for stage in Repo(".").reproduce(dry=True, force_downstream=True)}
+        if again != expected(dotted) or not again:
+            wrong.append(f"{dotted}: not expected {sorted(again - expected(dotted))}, missing {sorted(expected(dotted) - again)}")
+    assert not wrong, "\n".join(wrong)
+    assert {next(p for p in (".".join(d.split(".")[:n]) for n in (2, 1)) if p in TABLE) for d, _ in leaves(params)} == set(TABLE)
+
+
+def test_command_line_says_the_same(skeleton):
+    """The table holds for what a person types, `dvc repro --dry --force-downstream`, too."""
+    params = read_yaml(ROOT / "params.yaml")
+    (skeleton / "params.yaml").write_text(yaml.safe_dump(with_change(params, "rows.vit-scratch.epochs"), sort_keys=False))
+    text = run("dvc", "repro", "--dry", "--force-downstream", cwd=skeleton).stdout
+    ran = {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}
+    assert ran == rows(["vit-scratch"])
+
+
+def test_rules_of_the_table():
+    for prefix, stages in TABLE.items():
+        names = {stage.split("@")[0] for stage in stages}
+        assert "download" not in names or prefix.startswith("download.")
+        assert "pretrain" not in names or not prefix.startswith("rows.")
+        assert not prefix.startswith("models.vit") or not any("resnet18" in stage for stage in stages)
+
+
+def imported(script: Path, seen=None) -> set[str]:
+    """Return the library files that a script imports, directly or not."""
+    seen = set() if seen is None else seen
+    for node in ast.walk(ast.parse(script.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vitscale":
+            names = [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("vitscale.")]
+        for name in names:
+            path = f"src/vitscale/{name}.py"
+            if path not in seen:
+                seen.add(path)
+                imported(ROOT / path, seen)
+    return seen
+
+
+def body(content, stage):
+    return content["stages"][stage].get("do", content["stages"][stage])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_dependencies_are_what_is_imported(stage):
+    """The schema only rejects and the progress display only shows, so neither can change an output."""
+    listed = {dep.replace("${root}/", "") for dep in body(read_yaml(ROOT / "dvc.yaml"), stage)["deps"] if dep.endswith(".py")}
+    files = imported(ROOT / "stages" / f"{stage}.py") - {"src/vitscale/params.py", "src/vitscale/progress.py"}
+    assert listed == files | {f"stages/{stage}.py"}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tiny(tmp_path_factory.mktemp("done") / "repo")
+    run("dvc", "repro", "-q", cwd=folder)
+    return folder
+
+
+def entries():
+    for stage in STAGES:
+        for kind in ("params", "deps", "outs", "metrics", "plots"):
+            for entry in body(read_yaml(ROOT / "dvc.yaml"), stage).get(kind, []):
+                name = entry if isinstance(entry, str) else next(iter(entry))
+                if not name.endswith(".py"):
+                    yield pytest.param(stage, kind, entry, id=f"{stage}-{kind}-{name}")
+
+
+def stage_main(name):
+    spec = importlib.util.spec_from_file_location(f"stage_{name}", ROOT / "stages" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    path = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module.main
+
+
+KEY = {"download": "digits", "prepare": "digits", "init": "vit", "pretrain": "vit-digits", "finetune": "vit-digits",
+       "evaluate": "vit-digits", "compare": None}
+
+
+def perform(name):
+    stage = Stage(name, KEY[name])
+    stage_main(name)(stage)
+    stage.finish()
+
+
+@pytest.mark.parametrize("stage, kind, entry", list(entries()))
+def test_a_missing_entry_stops_the_stage(done, monkeypatch, stage, kind, entry):
+    """Taking any one entry out of dvc.yaml makes the stage fail, so nothing that it uses can go undeclared."""
+    monkeypatch.chdir(done)
+    original = (done / "dvc.yaml").read_text()
+    content = yaml.safe_load(original)
+    body(content, stage)[kind].remove(entry)
+    try:
+        (done / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        with pytest.raises(LookupError, match="dvc.yaml doesn't list"):
+            perform(stage)
+    finally:
+        (done / "dvc.yaml").write_text(original)
+        shutil.rmtree(".vitscale/partial", ignore_errors=True)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_entry_too_many_stops_the_stage(done, monkeypatch, stage):
+    monkeypatch.chdir(done)
+    original = (done / "dvc.yaml").read_text()
+    content = yaml.safe_load(original)
+    body(content, stage)["params"].append("lr" if stage == "init" else "models.vit.depth")
+    try:
+        (done / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        with pytest.raises(LookupError, match="never used"):
+            perform(stage)
+    finally:
+        (done / "dvc.yaml").write_text(original)
+        shutil.rmtree(".vitscale/partial", ignore_errors=True)
+
+
+def test_example_is_the_main_pipeline():
+    """examples/digits/dvc.yaml is the root's but for the line that says where the root is."""
+    main, example = ((ROOT / path).read_text().splitlines() for path in ("dvc.yaml", "examples/digits/dvc.yaml"))
+    assert [(a, b) for a, b in zip(main, example, strict=True) if a != b] == [("vars: [{root: .}]", "vars: [{root: ../..}]")]
+
+
+def test_stages_import_neither_dvc_nor_transformers():
+    """A GPU node without DVC, transformers or scikit-learn runs every stage script."""
+    code = ("import sys, runpy\n"
+            "for name in ('dvc', 'transformers', 'sklearn', 'pandas', 'matplotlib'): sys.modules[name] = None\n"
+            f"for stage in {STAGES}: runpy.run_path(f'{ROOT}/stages/{{stage}}.py', run_name='loaded')")
+    run(sys.executable, "-c", code, cwd=ROOT)

@@ -1,0 +1,283 @@
+"""The tiny pipeline for real, through DVC: same bytes twice, kills and what follows, experiments, what changes rerun."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tiny import ROOT, outputs, run, tiny, write_params
+from vitscale.files import digest
+
+ROW = "metrics/rows/vit-digits.json"
+
+
+@pytest.fixture(autouse=True)
+def checkpoints(tmp_path, monkeypatch):
+    """A folder of each test's own, since a finished training's checkpoint serves every workspace."""
+    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The tiny pipeline, run and committed; tests copy it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("done-checkpoints")))
+        folder = tiny(tmp_path_factory.mktemp("done") / "repo")
+        run("dvc", "repro", "-q", cwd=folder)
+        run("git", "add", "-A", cwd=folder)
+        run("git", "commit", "-qm", "run", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+    shutil.copytree(done, tmp_path / "repo", symlinks=True)
+    return tmp_path / "repo"
+
+
+def ran(result):
+    return [line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")]
+
+
+def test_same_bytes_in_two_fresh_folders(done, tmp_path):
+    """Every output of a second run, elsewhere and without the first one's checkpoints, is the same to the byte."""
+    second = tiny(tmp_path / "second")
+    start = time.monotonic()
+    run("dvc", "repro", "-q", cwd=second)
+    assert time.monotonic() - start < 60  # 20 s alone on 2 cores
+    first = outputs(done)
+    assert outputs(second) == first
+    assert {path.split("/")[0] for path in first} == {"data", "models", "metrics", "predictions", "plots"}
+
+
+def test_metrics_are_flat_numbers(done):
+    figures = json.loads((done / ROW).read_text())
+    assert list(figures) == ["accuracy", "ci95_low", "ci95_high", "loss", "ece", "parameters", "macs", "validation_accuracy",
+                             "best_epoch", "train_images"]
+    assert all(isinstance(value, (int, float)) for value in figures.values())
+    assert figures["train_images"] == 217 and 0 <= figures["ci95_low"] <= figures["accuracy"] <= figures["ci95_high"] <= 1
+
+
+def test_nothing_to_do_is_quick(copy):
+    run("dvc", "repro", "-q", cwd=copy)
+    start = time.monotonic()
+    result = run("dvc", "repro", cwd=copy)
+    assert "up to date" in result.stdout and time.monotonic() - start < 10
+    assert run("dvc", "status", cwd=copy).stdout.strip() == "Data and pipelines are up to date."
+    assert run("git", "status", "--porcelain", cwd=copy).stdout == ""
+
+
+def test_a_policy_that_a_stage_does_not_use_leaves_it_alone(copy):
+    """`augment.light` draws the preview anew, whose data are the same, so pretraining (with `strong`) doesn't run."""
+    write_params(copy, augment__light__flip=True)
+    assert ran(run("dvc", "repro", cwd=copy)) == ["prepare@digits", "finetune@vit-digits", "evaluate@vit-digits", "compare"]
+
+
+@pytest.mark.parametrize("typed, lr", [("1e-4", 1e-4), ("1e-5", 1e-5)])
+def test_experiment_with_another_lr(copy, typed, lr):
+    """`dvc exp run -S lr=1e-5` works as typed, though DVC writes 1e-05; preparation is not run again."""
+    result = run("dvc", "exp", "run", "-S", f"lr={typed}", cwd=copy)
+    assert ran(result) == ["pretrain@vit-digits", "finetune@vit-digits", "evaluate@vit-digits", "compare"]
+    rates = [float(line.split(",")[1]) for line in (copy / "metrics/history/finetune/vit-digits.csv").read_text().splitlines()[1:]]
+    assert 0 < rates[0] < lr
+    assert ROW in run("dvc", "metrics", "diff", cwd=copy).stdout
+
+
+def test_noise_for_test_images_leaves_the_weights_alone(copy, checkpoints):
+    """The test split is read for scoring and for leaving its images out of training, and for nothing else."""
+    images = copy / "data/raw/digits/test/images.npy"
+    noise = np.random.default_rng(0).integers(0, 256, np.load(images).shape, dtype=np.uint8)
+    before = outputs(copy)
+    os.chmod(images, 0o644)
+    images.unlink()
+    np.save(images, noise)
+    shutil.rmtree(copy / "models/finetuned")
+    for stage, key in (("prepare", "digits"), ("pretrain", "vit-digits"), ("finetune", "vit-digits"), ("evaluate", "vit-digits")):
+        run(sys.executable, f"stages/{stage}.py", key, cwd=copy)
+    after = outputs(copy)
+    differing = {path for path in before if before[path] != after[path]}
+    assert differing and {path.split("/")[0] for path in differing} <= {"data", "metrics", "predictions"}
+    assert {path for path in differing if path.startswith("data/")} == {"data/raw/digits/test/images.npy"}
+    assert not any(path.startswith("metrics/history") for path in differing)
+
+
+@pytest.fixture(scope="module")
+def three_epochs(tmp_path_factory):
+    """The outputs of three epochs that nothing stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("three-checkpoints")))
+        folder = tiny(tmp_path_factory.mktemp("three") / "repo", rows__vit_digits__epochs=3)
+        run("dvc", "repro", "-q", cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize("point", ["mid-epoch", "writing a checkpoint", "writing outputs"])
+def test_killed_stage_goes_on_to_the_same_bytes(three_epochs, tmp_path, point):
+    folder = tmp_path / "repo"
+    shutil.copytree(three_epochs, folder, symlinks=True)
+    shutil.rmtree(folder / "models/finetuned")
+    (folder / "metrics/history/finetune/vit-digits.csv").unlink()
+    killed = run(sys.executable, str(ROOT / "tests/killer.py"), point, "stages/finetune.py", "vit-digits", cwd=folder, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    result = run("dvc", "repro", "-f", "-s", "finetune@vit-digits", cwd=folder)
+    if point != "writing outputs":  # there the training was over
+        assert "going on after epoch 1 of 3" in result.stdout
+    assert outputs(folder) == outputs(three_epochs)
+    assert not list((folder / ".vitscale/partial").iterdir())
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """A fine-tuning long enough to be killed in the middle, never stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("long-checkpoints")))
+        folder = tiny(tmp_path_factory.mktemp("long") / "repo", rows__vit_digits__epochs=60)
+        run("dvc", "repro", "-q", cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["dvc alone", "the whole group"])
+def test_killed_dvc(long, tmp_path, checkpoints, whole_group):
+    """After `kill -9` of DVC the orphan trains on; a second `dvc repro` waits for it, or goes on where it was killed."""
+    folder = tmp_path / "repo"
+    shutil.copytree(long, folder, symlinks=True)
+    dvc = subprocess.Popen(["dvc", "repro", "-f", "-s", "finetune@vit-digits"], cwd=folder, start_new_session=True,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: list(checkpoints.glob("finetune@*.pt")))
+    (os.killpg if whole_group else os.kill)(dvc.pid, signal.SIGKILL)
+    dvc.wait()
+    result = run("dvc", "repro", "-f", "-s", "finetune@vit-digits", cwd=folder)
+    assert "going on after epoch" in result.stdout if whole_group else "waiting for it to end" in result.stderr
+    assert outputs(folder) == outputs(long)
+
+
+def test_temporary_workspace_and_queue_go_on_from_the_same_checkpoint(three_epochs, tmp_path):
+    """A training killed in the workspace goes on in `dvc exp run --temp`, and a killed one there in the queue."""
+    folder = tmp_path / "repo"
+    shutil.copytree(three_epochs, folder, symlinks=True)
+    run("git", "add", "-A", cwd=folder)
+    run("git", "commit", "-qm", "run", cwd=folder)
+    for lr, experiment in ((0.002, ("--temp",)), (0.003, ("--queue",))):
+        write_params(folder, lr=lr)
+        run("dvc", "repro", "-q", "pretrain@vit-digits", cwd=folder)
+        run(sys.executable, str(ROOT / "tests/killer.py"), "mid-epoch", "stages/finetune.py", "vit-digits", cwd=folder, check=False)
+        run("git", "checkout", "-q", "--", ".", cwd=folder)
+        result = run("dvc", "exp", "run", *experiment, "-n", f"lr-{len(experiment[0])}", "-S", f"lr={lr}", cwd=folder)
+        if experiment == ("--queue",):
+            result = run("dvc", "exp", "run", "--run-all", cwd=folder)
+        text = result.stdout + run("dvc", "queue", "logs", "lr-7", cwd=folder, check=False).stdout
+        assert "going on after epoch 1 of 3" in text
+
+
+def test_queued_experiment_runs_the_code_of_its_own_commit(copy):
+    """An edit to src/ after queueing changes nothing in the experiment."""
+    run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "rows.vit-digits.lr_scale=0.5", cwd=copy)
+    code = copy / "src/vitscale/metrics.py"
+    code.write_text(code.read_text().replace('"accuracy": correct / len(labels)', '"accuracy": 0.123'))
+    run("dvc", "exp", "run", "--run-all", cwd=copy)
+    figures = run("git", "show", f"{run('git', 'for-each-ref', '--format=%(refname)', 'refs/exps', cwd=copy).stdout.split()[0]}:{ROW}", cwd=copy)
+    assert json.loads(figures.stdout)["accuracy"] != 0.123
+    run("dvc", "repro", "-q", cwd=copy)
+    assert json.loads((copy / ROW).read_text())["accuracy"] == 0.123
+
+
+def test_second_process_on_the_same_training_waits(copy, tmp_path):
+    """Two workspaces at the same training: the second says that it waits, then takes over the first one's result."""
+    from vitscale.files import locked
+
+    shutil.copytree(copy, tmp_path / "other", symlinks=True)
+    first = run(sys.executable, "stages/finetune.py", "vit-digits", cwd=copy)
+    lock = next((tmp_path / "checkpoints").glob("finetune@*.lock"))
+    with locked(lock):
+        second = subprocess.Popen([sys.executable, "stages/finetune.py", "vit-digits"], cwd=tmp_path / "other",
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert "waiting for it to end" in second.stderr.readline()
+    out, _ = second.communicate(timeout=60)
+    assert second.returncode == 0 and "epoch 1/1" in first.stdout and "epoch 1/1" not in out
+    assert outputs(tmp_path / "other") == outputs(copy)
+
+
+def test_damaged_checkpoint_is_started_over(three_epochs, tmp_path, checkpoints):
+    folder = tmp_path / "repo"
+    shutil.copytree(three_epochs, folder, symlinks=True)
+    run(sys.executable, str(ROOT / "tests/killer.py"), "mid-epoch", "stages/finetune.py", "vit-digits", cwd=folder, check=False)
+    [path] = checkpoints.glob("finetune@*.pt")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    result = run(sys.executable, "stages/finetune.py", "vit-digits", cwd=folder)
+    assert result.stderr.startswith("warning: the checkpoint") and "going on" not in result.stdout
+    assert outputs(folder) == outputs(three_epochs)
+
+
+@pytest.mark.parametrize("limit", [20_000, 3_000])
+def test_full_disk_while_training(done, tmp_path, limit):
+    """No room for the checkpoint or for the weights: one line, no half-written output, the others untouched."""
+    import resource
+
+    folder = tmp_path / "repo"
+    shutil.copytree(done, folder, symlinks=True)
+    shutil.rmtree(folder / "models/finetuned")
+    before = outputs(folder)
+    result = run(sys.executable, "stages/finetune.py", "vit-digits", cwd=folder, check=False,
+                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert result.returncode == 1 and result.stderr.count("error:") == 1 and "Traceback" not in result.stderr
+    assert "File too large" in result.stderr
+    del before["metrics/history/finetune/vit-digits.csv"]
+    after = outputs(folder)
+    after.pop("metrics/history/finetune/vit-digits.csv", None)
+    assert after == before and not list((folder / ".vitscale/partial").iterdir())
+
+
+def test_diverging_training_says_step_and_rate(copy):
+    write_params(copy, lr=1e30, recipes__vit__clip_norm=0.0)
+    result = run("dvc", "repro", cwd=copy, check=False)
+    assert result.returncode != 0
+    [line] = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert "step" in line and "learning rate 1e+30" in line
+    assert not (copy / "models/start/vit-digits").exists()
+    assert (copy / "models/finetuned/vit-digits/model.safetensors").exists()
+
+
+def test_parameters_are_checked_by_every_stage(copy):
+    write_params(copy, rows__vit_digits__start="nowhere")
+    for stage, key in (("download", "digits"), ("prepare", "digits"), ("init", "vit"), ("evaluate", "vit-digits")):
+        result = run(sys.executable, f"stages/{stage}.py", key, cwd=copy, check=False)
+        assert result.returncode == 1
+        assert result.stderr == "error: params.yaml: rows.vit-digits.start: there is no nowhere; there are vit-scratch, vit-digits\n"
+
+
+def test_row_that_params_do_not_name_stays_out(copy):
+    """A stray file in metrics/rows never enters the summary; a published row without a run is 'not run'."""
+    shutil.copy(copy / ROW, copy / "metrics/rows/stray.json")
+    write_params(copy, published={"deit": {"accuracy": 0.87, "protocol": "linear_probe"}})
+    run("dvc", "repro", "-q", cwd=copy)
+    summary = (copy / "metrics/summary.md").read_text()
+    assert "stray" not in summary and "| deit | — | — | linear_probe | not run | — | — | 87.00% |" in summary
+
+
+@pytest.mark.cuda
+def test_same_bytes_twice_on_cuda(copy, tmp_path, monkeypatch):
+    made = []
+    for name in ("first", "second"):
+        monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / name))
+        monkeypatch.setenv("VITSCALE_DEVICE", "cuda")
+        run(sys.executable, "stages/pretrain.py", "vit-digits", cwd=copy)
+        made.append(digest(copy / "models/start/vit-digits"))
+    assert made[0] == made[1]

@@ -1,0 +1,77 @@
+"""The tiny pipeline: the real dvc.yaml, stages and library on 200-odd digits, one row, one epoch."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from vitscale.files import digest, read_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+SHA256 = {"train": "d24828dbae283836eabecba2d13d432d5a3e86d06de5ab80c4d195fd704b95a7",
+          "test": "12bcc3a7aa4fc8c1ba65d6b56d910cdcfe1dc086a284278e3c31cdbe7f077919"}
+PARAMS = {
+    "lr": 1e-3, "seed": 0, "split_seed": 0, "precision": "auto", "target": "digits",
+    "download": {"digits": {"source": "digits", "classes": [0, 1], "sha256": SHA256}},
+    "prepare": {"digits": {"validation": 0.2}},
+    "augment": {
+        "light": {"crop_padding": 2, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
+        "strong": {"crop_padding": 2, "flip": True, "trivial_augment": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}},
+    "models": {"vit": {"architecture": "vit", "image_size": 32, "patch_size": 8, "dim": 16, "depth": 1, "heads": 2,
+                       "mlp_dim": 32, "pool": "mean", "positions": "learned", "dropout": 0.1, "stochastic_depth": 0.0}},
+    "recipes": {"vit": {"optimizer": "adamw", "beta2": 0.99, "batch_size": 32, "weight_decay": 0.05, "warmup_epochs": 0,
+                        "label_smoothing": 0.0, "clip_norm": 1.0, "ema_decay": 0.0, "compile": False}},
+    "pretrain": {"vit-digits": {"model": "vit", "data": "digits", "fraction": 0.5, "recipe": "vit", "augment": "strong",
+                                "epochs": 1, "lr_scale": 1.0}},
+    "rows": {"vit-digits": {"start": "vit-digits", "protocol": "full", "recipe": "vit", "augment": "light", "epochs": 1,
+                            "lr_scale": 1.0}},
+    "published": {},
+}
+
+
+def run(*command: str, cwd: Path, check: bool = True, **options) -> subprocess.CompletedProcess:
+    result = subprocess.run(command, cwd=cwd, text=True, capture_output=True, **options)
+    assert not check or result.returncode == 0, f"{' '.join(command)}\n{result.stdout}\n{result.stderr}"
+    return result
+
+
+def checkout(folder: Path) -> Path:
+    """Copy what git would give a person: code, dvc.yaml and the settings, as a repository of its own."""
+    folder.mkdir(parents=True)
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    run("git", "init", "-q", "-b", "main", cwd=folder)
+    run("dvc", "init", "-q", cwd=folder)
+    return folder
+
+
+def tiny(folder: Path, **changes) -> Path:
+    """Return a fresh repository with the tiny parameters; `changes` replaces dotted keys (written with __)."""
+    checkout(folder)
+    write_params(folder, **changes)
+    run("git", "add", "-A", cwd=folder)
+    run("git", "commit", "-qm", "tiny", cwd=folder)
+    return folder
+
+
+def write_params(folder: Path, **changes) -> None:
+    path = folder / "params.yaml"
+    params = read_yaml(path) if path.exists() else yaml.safe_load(yaml.safe_dump(PARAMS))
+    for dotted, value in changes.items():
+        *parents, leaf = dotted.replace("vit_digits", "vit-digits").split("__")
+        entry = params
+        for parent in parents:
+            entry = entry[parent]
+        entry[leaf] = value
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """Return the digest of every output file."""
+    places = [folder / name for name in ("data", "models", "metrics", "predictions", "plots")]
+    files = [file for place in places for file in sorted(place.rglob("*")) if file.is_file() and file.name != ".gitignore"]
+    return {file.relative_to(folder).as_posix(): digest(file) for file in files}
