@@ -226,11 +226,6 @@ def test_strengths_are_torchvisions(name, drawn):
     assert torch.allclose(found.float(), wanted, rtol=0, atol=2e-5)
 
 
-def test_posterize_bits_level_by_level():
-    """A level of posterize keeps another number of bits than torchvision's: 8 - level / 5, rounded."""
-    assert module._POSTERIZE_BITS.tolist() == [int(bits) for bits in magnitudes("posterize")]
-
-
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "identity"])
 def test_operations_and_levels_are_equally_likely(name, drawn):
     """An operation, a level or a sign is drawn more often than the others (bounds: 5 standard deviations)."""

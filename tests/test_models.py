@@ -10,7 +10,8 @@ from torchvision.models import resnet18 as torchvision_resnet18
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
 from vitscale.files import UserError, read_yaml
-from vitscale.models import Block, Classifier, build, count_macs, count_parameters, load_model, normalise, save_model, sincos_positions
+from vitscale.models import (Block, Classifier, build, count_macs, count_parameters, load_model, normalise, save_model,
+                             sincos_positions)
 
 ROOT = Path(__file__).parents[1]
 VIT = {"architecture": "vit", "image_size": 32, "patch_size": 8, "dim": 48, "depth": 3, "heads": 4, "mlp_dim": 80,
@@ -305,7 +306,7 @@ DAMAGES = {
     "weights cut short": cut,
     "empty weights": lambda folder: (folder / "model.safetensors").write_bytes(b""),
     "weights of noise": lambda folder: (folder / "model.safetensors").write_bytes(bytes(range(256)) * 9),
-    "weights that are text": lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
+    "weights that are text": lambda folder: (folder / "model.safetensors").write_text("not found"),
     "config cut short": lambda folder: (folder / "config.json").write_text('{"architecture": "vit", '),
     "config that isn't text": lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"),
     "config that is a list": lambda folder: (folder / "config.json").write_text("[]"),

@@ -233,7 +233,8 @@ def test_a_class_that_only_repeats_the_test_split(pipeline, prepare, capsys):
 def test_test_images_have_no_other_part_in_what_prepare_leaves(pipeline, prepare):
     """With noise for test images every output byte stays the same, for the target and for an upstream set."""
     train, upstream, test = make_split([20, 20]), make_split([15, 15, 15], seed=3), make_split([5, 5], seed=9)
-    noise = Split(np.random.default_rng(1).integers(0, 256, test.images.shape, dtype=np.uint8), test.labels[::-1].copy(), test.classes)
+    pixels = np.random.default_rng(1).integers(0, 256, test.images.shape, dtype=np.uint8)
+    noise = Split(pixels, test.labels[::-1].copy(), test.classes)
     folders = [pipeline(name, train, each, upstream) for name, each in (("test", test), ("noise", noise))]
     for key in ("target", "upstream"):
         files = [prepare(folder, key) for folder in folders]
@@ -277,8 +278,8 @@ def tiles(picture: Image.Image, size: int) -> np.ndarray:
     """Cut the picture: two screen pixels a pixel, two between tiles, 120 for the names; (rows, columns, size, size, 3)."""
     pixels, step = np.asarray(picture), 2 * size + 2
     rows, columns = pixels.shape[0] // step, (pixels.shape[1] - 120) // step
-    grid = [[pixels[y * step:y * step + 2 * size, 120 + x * step:120 + x * step + 2 * size] for x in range(columns)] for y in range(rows)]
-    return np.array(grid)[:, :, ::2, ::2]
+    grid = pixels[:rows * step, 120:].reshape(rows, step, columns, step, 3).transpose(0, 2, 1, 3, 4)
+    return grid[:, :, :2 * size:2, :2 * size:2]
 
 
 def test_preview_shows_the_images_and_two_draws_a_policy():

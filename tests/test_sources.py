@@ -132,14 +132,14 @@ def test_every_form_gives_the_same_bytes(mirror, tmp_path):
     write_zip(mirror / "entries.zip", with_folders, zipfile.ZIP_LZMA)
     write_folder(mirror / "renamed", members_of(data, lambda i: f"{'zyxwvutsr'[i]} é.PNG"))
     write_folder(mirror / "bmp", members_of(data, lambda i: f"{9 - i}.bmp", "BMP"))
-    write_folder(mirror / "litter", members | {"README.txt": b"x", "train/.DS_Store": b"x", "train/cat/.DS_Store": b"x",
-                                               "__MACOSX/train/cat/0.png": b"x", "test/.cache/0.png": b"x", "extra/cat/0.png": b"x"})
+    litter = "README.txt train/.DS_Store train/cat/.DS_Store __MACOSX/train/cat/0.png test/.cache/0.png extra/cat/0.png".split()
+    write_folder(mirror / "litter", members | dict.fromkeys(litter, b"x"))
     forms = ("folder", "zip", "shuffled", "entries", "renamed", "bmp", "litter")
     results = {form: written(form, FOLDER, tmp_path / "out" / form) for form in forms}
     found, files = results["folder"]
     assert found == {split: documented(data[split]) for split in SPLITS}
     assert {form for form, result in results.items() if result != (found, files)} == set()
-    assert sorted(files) == [f"{split}/{file}" for split in sorted(SPLITS) for file in ("classes.json", "images.npy", "labels.npy")]
+    assert set(files) == {f"{split}/{file}" for split in SPLITS for file in ("classes.json", "images.npy", "labels.npy")}
     for split in SPLITS:
         expected = [np.frombuffer(pixels, np.uint8).reshape(32, 32, 3) for name in ("bird", "cat", "dog")
                     for pixels in sorted(image.tobytes() for image in data[split][name])]
@@ -279,7 +279,8 @@ def official_files(name: str, data: dict) -> dict[str, bytes]:
         order = np.random.default_rng(7).permutation(len(labels))
         for file, part in zip(form[split], np.array_split(order, len(form[split]))):
             rows = images[part].transpose(0, 3, 1, 2).reshape(len(part), -1)
-            files[file] = pickle.dumps({"data": rows, form["labels"]: labels[part].tolist(), "coarse_labels": [0] * len(part)}, protocol=2)
+            content = {"data": rows, form["labels"]: labels[part].tolist(), "coarse_labels": [0] * len(part)}
+            files[file] = pickle.dumps(content, protocol=2)
     return files
 
 

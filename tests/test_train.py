@@ -131,7 +131,8 @@ def test_parameter_groups_of_the_vit():
     """Biases, norms, class token or positions decay, or a matrix doesn't."""
     model = build(VIT | {"depth": 2})
     decayed, spared = parameter_groups(model, 0.07)
-    matrices = {f"backbone.blocks.{i}.{name}.weight" for i in range(2) for name in ("attention.qkv", "attention.out", "mlp.0", "mlp.2")}
+    layers = ("attention.qkv", "attention.out", "mlp.0", "mlp.2")
+    matrices = {f"backbone.blocks.{i}.{name}.weight" for i in range(2) for name in layers}
     assert names_of(model, decayed) == matrices | {"backbone.patch_embedding.weight", "head.weight"}
     assert names_of(model, spared) == {name for name, _ in model.named_parameters()} - names_of(model, decayed)
     assert {"backbone.class_token", "backbone.positions"} <= names_of(model, spared)
@@ -360,7 +361,8 @@ def test_the_scored_model_is_the_kept_one(split, ema_decay):
         assert raw(result.state) != raw(training.model.state_dict())
 
 
-@pytest.mark.parametrize(("accuracies", "best"), [([0.25, 0.5, 0.5, 0.25], 2), ([0.5, 0.5], 1), ([0.0, 0.0], 1), ([0.25, 0.5, 0.75], 3)])
+@pytest.mark.parametrize(("accuracies", "best"), [([0.25, 0.5, 0.5, 0.25], 2), ([0.5, 0.5], 1), ([0.0, 0.0], 1),
+                                                  ([0.25, 0.5, 0.75], 3)])
 def test_the_best_epoch_is_the_first_of_the_most_accurate(split, monkeypatch, accuracies, best):
     """Another epoch's weights are kept than those of the first with the greatest validation accuracy."""
     states = []
@@ -411,8 +413,8 @@ def test_clip_norm_bounds_the_gradient(split):
     """clip_norm 0 clips, or another value doesn't."""
     steps = {}
     for clip in (0.0, 1e-3):
-        training = training_of(split, recipe=SGD | {"clip_norm": clip, "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0},
-                               lr=1.0)
+        recipe = SGD | {"clip_norm": clip, "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0}
+        training = training_of(split, recipe=recipe, lr=1.0)
         before = torch.cat([value.detach().flatten().clone() for value in training.model.parameters()])
         training.step(*training.batch(np.arange(16), 0), 0)
         after = torch.cat([value.detach().flatten() for value in training.model.parameters()])

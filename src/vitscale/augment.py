@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 # TrivialAugmentWide's operations (table 1 of the paper, as in torchvision): name, least and greatest strength, signed.
-_POSTERIZE_BITS = torch.tensor([8, 8, 8, 7, 7, 7, 7, 6, 6, 6, 6, 6, 5, 5, 5, 5, 5, 4, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 2, 2, 2])
 TRIVIAL = [
     ("identity", 0.0, 0.0, False), ("shear_x", 0.0, 0.99, True), ("shear_y", 0.0, 0.99, True),
     ("translate_x", 0.0, 32.0, True), ("translate_y", 0.0, 32.0, True), ("rotate", 0.0, 135.0, True),
@@ -65,17 +64,17 @@ def _gray(images: Tensor) -> Tensor:
 def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
     kernel = torch.ones(3, 1, 3, 3, device=images.device)
     kernel[:, :, 1, 1] = 5
-    blurred = images.clone()
-    inner = torch.nn.functional.conv2d(images.permute(0, 3, 1, 2), kernel / 13, groups=3).permute(0, 2, 3, 1)
-    blurred[:, 1:-1, 1:-1] = inner.round()
-    return _blend(images, blurred, factor)
+    blurred = torch.nn.functional.conv2d(images.permute(0, 3, 1, 2), kernel / 13, groups=3).permute(0, 2, 3, 1).round()
+    inner, result = images[:, 1:-1, 1:-1], images.clone()  # the border stays as it is
+    result[:, 1:-1, 1:-1] = (inner + (1 - factor.view(-1, 1, 1, 1)) * (blurred - inner)).clamp(0, 255).floor()
+    return result
 
 
 def _autocontrast(images: Tensor) -> Tensor:
     low, high = images.amin((1, 2), keepdim=True), images.amax((1, 2), keepdim=True)
     flat = low == high
-    scale = 255 / torch.where(flat, 255.0, high - low)
-    return ((images - torch.where(flat, 0.0, low)) * scale).clamp(0, 255).floor()
+    scale = torch.where(flat, 1.0, (high - low) * (1 / 255))
+    return ((images - torch.where(flat, 0.0, low)) / scale).clamp(0, 255).floor()
 
 
 def _equalize(images: Tensor) -> Tensor:
@@ -162,7 +161,7 @@ def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
             continue
         strength = low + (high - low) * level[chosen] / 30
         if name == "posterize":
-            strength = _POSTERIZE_BITS[level[chosen]].float()
+            strength = (8 - level[chosen] / (30 / 6)).round()  # bits, written as torchvision does for the same rounding
         if signed:
             strength = strength * sign[chosen]
         on_device = chosen.to(images.device)

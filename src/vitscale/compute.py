@@ -21,7 +21,7 @@ def setup() -> torch.device:
     torch.backends.cudnn.benchmark = False
     threads = os.environ.get("VITSCALE_THREADS")
     if threads:
-        if not threads.isdigit() or int(threads) < 1:
+        if not threads.isdecimal() or int(threads) < 1:
             raise UserError(f"VITSCALE_THREADS={threads}: give a number of CPU threads, 1 or more")
         torch.set_num_threads(int(threads))
     name = os.environ.get("VITSCALE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")

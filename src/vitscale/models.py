@@ -179,7 +179,7 @@ def load_model(folder: Path, num_classes: int | None = None) -> tuple[Classifier
         missing, unknown = model.load_state_dict(state, strict=False)
         if unknown or any(num_classes is None or not name.startswith("head.") for name in missing):
             raise KeyError(f"missing {missing}, unknown {unknown}")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder} holds no usable model ({reason}); `dvc checkout` brings outputs back") from error
     return model, config

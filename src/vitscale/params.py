@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from vitscale.files import UserError, read_yaml
 
@@ -22,6 +22,16 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+KINDS = {"source": ["cifar10", "cifar100", "digits", "imagefolder"], "architecture": ["vit", "resnet18"],
+         "optimizer": ["adamw", "sgd"]}
+
+
+def _unique(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError("no value may stand twice")
+    return values
 
 
 class Entry(BaseModel):
@@ -43,7 +53,7 @@ class Cifar(Entry):
 
 class Digits(Entry):
     source: Literal["digits"]
-    classes: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=2)]
+    classes: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=2), AfterValidator(_unique)]
     sha256: Fingerprints
     image_size = property(lambda self: 32)
 
@@ -190,9 +200,8 @@ def _mismatches(params: Params):
 
 def _line(error: dict) -> str:
     """Say a pydantic error as `key: what is allowed (is: what stands there)`."""
-    tags = {"cifar10", "cifar100", "digits", "imagefolder", "vit", "resnet18", "adamw", "sgd"}
     key = [str(part) for part in error["loc"]]
-    if len(key) > 2 and key[2] in tags:  # pydantic names the chosen kind of an entry between its name and its field
+    if len(key) > 2 and key[2] in sum(KINDS.values(), []):  # pydantic names the chosen kind of an entry between its name and its field
         del key[2]
     match error["type"]:
         case "extra_forbidden":
@@ -202,9 +211,8 @@ def _line(error: dict) -> str:
         case "string_pattern_mismatch" if "[key]" in key:
             return f"{'.'.join(key[:-1])}: a name may hold letters, digits, _ and - only"
         case "union_tag_invalid" | "union_tag_not_found":
-            context = error["ctx"]
-            allowed = context.get("expected_tags", "a kind of entry")
-            return f"{'.'.join(key)}.{context['discriminator'].strip(chr(39))}: must be one of {allowed}"
+            kind = error["ctx"]["discriminator"].strip("'")
+            return f"{'.'.join(key)}.{kind}: must be one of {', '.join(KINDS[kind])}"
     return f"{'.'.join(key)}: {error['msg'][0].lower()}{error['msg'][1:]} (is: {error['input']!r})"
 
 

@@ -81,8 +81,9 @@ class Training:
         self.optimizer = make_optimizer(model, recipe)
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"])
         self.average = None
-        if recipe["ema_decay"]:
-            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe["ema_decay"]), use_buffers=True)
+        if recipe["ema_decay"]:  # a frozen backbone's buffers are copied, since averaging would round its counters
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe["ema_decay"]),
+                                         use_buffers=not frozen_backbone)
         self.forward = torch.compile(model) if recipe["compile"] else model
         self.resident = None
         if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
