@@ -1,12 +1,13 @@
 """A split of a data set on disk: `images.npy` (uint8, n x h x w x 3), `labels.npy` (int64, n), `classes.json`."""
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vitscale.files import UserError, write_json
+from vitscale.files import UserError, write_bytes, write_json
 
 
 @dataclass(frozen=True)
@@ -50,4 +51,6 @@ class SplitWriter:
     def close(self) -> None:
         self.file.close()
         assert self.written == len(self.labels), f"{self.folder}: {self.written} of {len(self.labels)} images written"
-        np.save(self.folder / "labels.npy", self.labels)
+        content = io.BytesIO()  # np.save to a file ignores a disk that is full at its last bytes
+        np.save(content, self.labels)
+        write_bytes(self.folder / "labels.npy", content.getvalue())

@@ -6,11 +6,14 @@ from scikit-learn. Whatever the source, the same images give the same bytes on d
 """
 
 import hashlib
+import http.client
 import io
+import lzma
 import os
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -39,8 +42,10 @@ def _decode(content: bytes, name: str, image_size: int, resize: bool) -> np.ndar
     """Return an image as RGB; with `resize` its centre square is scaled, otherwise the size must be right already."""
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {image.mode}: more than 8 bits a channel")
             image = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever their library raises
         raise UserError(f"{name} can't be decoded as an image ({error}); replace it or take it out") from error
     if image.size != (image_size, image_size):
         if not resize:
@@ -54,7 +59,7 @@ def _tree(where: Path, names: list[str], read: Callable[[str], bytes], image_siz
     members: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
     for name in sorted(names):
         parts = PurePosixPath(name).parts
-        if len(parts) < 2 or parts[0] not in SPLITS or any(part.startswith((".", "__")) for part in parts):
+        if len(parts) < (2 if name.endswith("/") else 3) or parts[0] not in SPLITS or any(part.startswith((".", "__")) for part in parts):
             continue
         files = members[parts[0]].setdefault(parts[1], [])
         if not name.endswith("/"):
@@ -76,14 +81,14 @@ def _tree(where: Path, names: list[str], read: Callable[[str], bytes], image_siz
 
 def _folder(where: Path, image_size: int, resize: bool) -> Source:
     names = [path.relative_to(where).as_posix() + ("/" if path.is_dir() else "") for path in where.glob("*/*")]
-    names += [path.relative_to(where).as_posix() for path in where.glob("*/*/*")]
+    names += [path.relative_to(where).as_posix() for path in where.glob("*/*/**/*") if path.is_file()]
     return _tree(where, names, lambda name: (where / name).read_bytes(), image_size, resize)
 
 
 def _zip(where: Path, image_size: int, resize: bool) -> Source:
     try:
         archive = zipfile.ZipFile(where)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise UserError(f"{where} is no whole zip archive ({error}); copy it again") from error
     names = archive.namelist()
     for name in names:
@@ -93,7 +98,7 @@ def _zip(where: Path, image_size: int, resize: bool) -> Source:
     def read(name: str) -> bytes:
         try:
             return archive.read(name)
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.zlib.error) as error:
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError) as error:
             raise UserError(f"{where}: {name} is damaged ({error}); copy the archive again") from error
 
     return _tree(where, names, read, image_size, resize)
@@ -130,7 +135,7 @@ def _cifar(name: str) -> Source:
         try:  # checks the archive's MD5, then that of each file that it unpickles
             data = {split: {"cifar10": CIFAR10, "cifar100": CIFAR100}[name](folder, split == "train", download=True)
                     for split in SPLITS}
-        except (OSError, RuntimeError, EOFError) as error:
+        except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
             raise UserError(f"{name} can't be fetched from its official site ({' '.join(str(error).split())}); try again, or "
                             f"set VITSCALE_MIRROR to a folder that has {name}/ or {name}.zip") from error
     return _arrays(data["train"].classes, {split: data[split].data for split in SPLITS},

@@ -99,16 +99,16 @@ class Stage:
                 if entry not in self.used[kind] and not entry.endswith(".py"):
                     raise LookupError(f"dvc.yaml lists {entry} among the {kind} of {self.label}, which never used it")
         for path in map(Path, self.declared["outs"]):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        for path in map(Path, self.declared["outs"]):
             if path.is_dir():  # a process that outlived its `dvc repro` was here first
                 shutil.rmtree(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(self.partial / path, path)
 
 
 def _say(error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, UserError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}; make room or mend the permissions, then run it again"
+        return f"{error.filename or 'writing an output'}: {error.strerror or error}; make room or mend the permissions, then run it again"
     return str(error)
 
 
