@@ -62,8 +62,8 @@ class PilImages(torch.utils.data.Dataset):
 
 def usual_transform(policy: dict, config: dict):
     steps = []
-    if policy["crop_padding"]:
-        steps.append(v2.RandomCrop(config["image_size"], padding=policy["crop_padding"]))
+    if policy["crop_padding"] or policy["crop_size"]:
+        steps.append(v2.RandomCrop(policy["crop_size"] or config["image_size"], padding=policy["crop_padding"]))
     if policy["flip"]:
         steps.append(v2.RandomHorizontalFlip())
     if policy["trivial_augment"]:

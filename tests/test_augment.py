@@ -12,8 +12,8 @@ from torchvision.transforms.v2 import functional as F
 from vitscale import augment as module
 from vitscale.augment import TRIVIAL, augment, crop, erase, generator_for, mix, operate, trivial_augment
 
-OFF = {"crop_padding": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
-STRONG = {"crop_padding": 4, "flip": True, "trivial_augment": True, "erasing": 0.25, "mixup": 0.2, "cutmix": 1.0}
+OFF = {"crop_padding": 0, "crop_size": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+STRONG = {"crop_padding": 4, "crop_size": 0, "flip": True, "trivial_augment": True, "erasing": 0.25, "mixup": 0.2, "cutmix": 1.0}
 MEAN = [0.5, 0.4, 0.3]
 NAMES = {"identity": "Identity", "shear_x": "ShearX", "shear_y": "ShearY", "translate_x": "TranslateX",
          "translate_y": "TranslateY", "rotate": "Rotate", "brightness": "Brightness", "color": "Color",

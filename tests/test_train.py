@@ -31,7 +31,7 @@ COMMON = {"batch_size": 16, "weight_decay": 0.05, "warmup_epochs": 1, "label_smo
           "ema_decay": 0.0, "compile": False}
 ADAMW = COMMON | {"optimizer": "adamw", "beta2": 0.99}
 SGD = COMMON | {"optimizer": "sgd", "momentum": 0.9}
-OFF = {"crop_padding": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+OFF = {"crop_padding": 0, "crop_size": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
 LIGHT = OFF | {"crop_padding": 2, "flip": True}
 
 
