@@ -17,6 +17,42 @@ from vitscale.params import check
 ROOT = Path(__file__).parents[1]
 MAIN, EXAMPLE = read_yaml(ROOT / "params.yaml"), read_yaml(ROOT / "examples/digits/params.yaml")
 DELETE = object()
+BASE = yaml.safe_load("""
+lr: 0.001
+seed: 0
+split_seed: 0
+precision: auto
+target: cifar10
+download:
+  cifar10: {source: cifar10, sha256: {train: null, test: null}}
+  cifar100: {source: cifar100, sha256: {train: null, test: null}}
+prepare: {cifar10: {validation: 0.05}, cifar100: {validation: 0.05}}
+augment:
+  light: {crop_padding: 4, crop_size: 0, flip: true, trivial_augment: false, erasing: 0.0, mixup: 0.0, cutmix: 0.0}
+  small: {crop_padding: 0, crop_size: 24, flip: true, trivial_augment: false, erasing: 0.0, mixup: 0.0, cutmix: 0.0}
+  strong: {crop_padding: 4, crop_size: 0, flip: true, trivial_augment: true, erasing: 0.25, mixup: 0.2, cutmix: 1.0}
+models:
+  vit: {architecture: vit, image_size: 32, patch_size: 4, dim: 128, depth: 6, heads: 4, mlp_dim: 512, pool: mean,
+        positions: learned, dropout: 0.0, stochastic_depth: 0.0}
+  resnet18: {architecture: resnet18, image_size: 32, stem: cifar}
+recipes:
+  vit: {optimizer: adamw, beta2: 0.99, batch_size: 64, weight_decay: 0.05, warmup_epochs: 1, label_smoothing: 0.1,
+        clip_norm: 1.0, ema_decay: 0.0, compile: false}
+  resnet18: {optimizer: sgd, momentum: 0.9, batch_size: 128, weight_decay: 0.0005, warmup_epochs: 0.3,
+             label_smoothing: 0.1, clip_norm: 0.0, ema_decay: 0.0, compile: false}
+pretrain:
+  vit-cifar100: {model: vit, data: cifar100, fraction: 1.0, recipe: vit, augment: light, epochs: 9, lr_scale: 1.0}
+  resnet18-cifar100: {model: resnet18, data: cifar100, fraction: 1.0, recipe: resnet18, augment: small, epochs: 2, lr_scale: 9.0}
+rows:
+  vit-cifar100: {start: vit-cifar100, protocol: full, recipe: vit, augment: light, epochs: 4, lr_scale: 1.0}
+  resnet18-cifar100: {start: resnet18-cifar100, protocol: full, recipe: resnet18, augment: small, epochs: 2, lr_scale: 9.0}
+  resnet18-cifar100-probe: {start: resnet18-cifar100, protocol: linear_probe, recipe: resnet18, augment: small, epochs: 1,
+                            lr_scale: 9.0}
+  vit-scratch: {start: vit-scratch, protocol: full, recipe: vit, augment: light, epochs: 4, lr_scale: 1.0}
+  resnet18-scratch: {start: resnet18-scratch, protocol: full, recipe: resnet18, augment: small, epochs: 2, lr_scale: 9.0}
+published:
+  vit-cifar100: {accuracy: 0.65, protocol: full}
+""")  # not the study's own, which may change without a test having to
 
 
 def parent_of(content: dict, path: tuple) -> dict | list:
@@ -25,7 +61,7 @@ def parent_of(content: dict, path: tuple) -> dict | list:
     return content
 
 
-def changed(path: str | tuple, value, content: dict = MAIN) -> dict:
+def changed(path: str | tuple, value, content: dict = BASE) -> dict:
     """Return a copy of the parameters with one value set (or taken out); the path's parts are joined by dots."""
     content = copy.deepcopy(content)
     path = tuple(path.split(".")) if isinstance(path, str) else path
@@ -57,7 +93,7 @@ def the_fault(content: dict) -> str:
     return found[0].removeprefix("params.yaml: ")
 
 
-@pytest.mark.parametrize("content", [MAIN, EXAMPLE], ids=["main", "example"])
+@pytest.mark.parametrize("content", [MAIN, EXAMPLE, BASE], ids=["main", "example", "base"])
 def test_our_own_parameters_are_good(content):
     """A params.yaml of this repository is rejected."""
     assert faults(content) == []
@@ -95,6 +131,7 @@ BAD_VALUES = [  # key, value, what the line must say is allowed
     ("recipes.vit.compile", "false", "boolean"),
     ("augment.light.flip", 0.5, "boolean"),
     ("augment.light.crop_padding", 4.0, "integer"),
+    ("augment.light.crop_size", 24.0, "integer"),
     ("models.vit.dim", True, "integer"),
     ("target", 10, "string"),
     ("models", None, "dictionary"),
@@ -148,6 +185,7 @@ BAD_VALUES = [  # key, value, what the line must say is allowed
     ("augment.strong.mixup", -0.2, "greater than or equal to 0"),
     ("augment.strong.cutmix", math.inf, "finite"),
     ("augment.light.crop_padding", -1, "greater than or equal to 0"),
+    ("augment.light.crop_size", -1, "greater than or equal to 0"),
     ("published.vit-cifar100.accuracy", 65.0, "less than or equal to 1"),
     ("published.vit-cifar100.accuracy", 0.0, "greater than 0"),
     # choices
@@ -157,10 +195,10 @@ BAD_VALUES = [  # key, value, what the line must say is allowed
     ("models.resnet18.stem", "patch", "'cifar' or 'imagenet'"),
     ("rows.vit-scratch.protocol", "probe", "'full' or 'linear_probe'"),
     ("published.vit-cifar100.protocol", "half", "'full' or 'linear_probe'"),
-    ("download.cifar10.source", "mnist", "'cifar10', 'cifar100', 'digits', 'imagefolder'"),
-    ("models.vit.architecture", "vgg", "'vit', 'resnet18'"),
-    ("recipes.vit.optimizer", "lion", "'adamw', 'sgd'"),
-    ("recipes.vit.optimizer", None, "'adamw', 'sgd'"),
+    ("download.cifar10.source", "mnist", "cifar10, cifar100, digits, imagefolder"),
+    ("models.vit.architecture", "vgg", "vit, resnet18"),
+    ("recipes.vit.optimizer", "lion", "adamw, sgd"),
+    ("recipes.vit.optimizer", None, "adamw, sgd"),
     # fingerprints
     ("download.cifar10.sha256.train", "abc", r"\[0-9a-f\]\{64\}"),
     ("download.cifar10.sha256.train", "A" * 64, r"\[0-9a-f\]\{64\}"),
@@ -196,8 +234,8 @@ REFERENCES = [  # key, value, the section whose names are allowed
     ("pretrain.vit-cifar100.data", "nope", ["cifar10", "cifar100"]),
     ("pretrain.vit-cifar100.recipe", "nope", ["vit", "resnet18"]),
     ("rows.vit-cifar100.recipe", "nope", ["vit", "resnet18"]),
-    ("pretrain.vit-cifar100.augment", "nope", ["light", "strong"]),
-    ("rows.vit-cifar100.augment", "nope", ["light", "strong"]),
+    ("pretrain.vit-cifar100.augment", "nope", ["light", "small", "strong"]),
+    ("rows.vit-cifar100.augment", "nope", ["light", "small", "strong"]),
     ("target", "nope", ["cifar10", "cifar100"]),
 ]
 
@@ -207,6 +245,17 @@ def test_a_name_that_isnt_there_is_one_line(key, value, choices):
     """An entry names another that doesn't exist, which only the stage would find out, or the line doesn't say what does."""
     found = the_fault(changed(key, value))
     assert found.startswith(f"{key}: ") and value in found and found.endswith(", ".join(choices)), found
+
+
+def test_a_crop_that_its_model_cannot_take_is_one_line():
+    """A ViT is given fewer patches than it has positions, or a crop is larger than what it is cut from."""
+    found = the_fault(changed("rows.vit-scratch.augment", "small"))
+    assert found.startswith("rows.vit-scratch.augment: augment.small.crop_size is 24") and found.endswith("must be that, or 0")
+    content = changed("augment.small.crop_size", 33)
+    with pytest.raises(UserError) as caught:
+        check(content)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4 and all("crop_size 33 is more than the padded image, 32" in line for line in lines)
 
 
 def test_data_is_prepared_only_where_it_is_downloaded():
@@ -237,26 +286,26 @@ def test_an_empty_section_is_said():
     ({"dim": 6, "heads": 2, "positions": "sincos"}, "dim", ["6", "multiple of 4", "sincos"])])
 def test_a_vit_whose_numbers_dont_fit_is_one_line(values, key, words):
     """A ViT that can't be built gets through, to fail in a stage with a traceback."""
-    found = the_fault(changed("models.vit", MAIN["models"]["vit"] | values))
+    found = the_fault(changed("models.vit", BASE["models"]["vit"] | values))
     assert found.startswith(f"models.vit.{key}: ") and all(word in found for word in words), found
-    assert faults(changed("models.vit", MAIN["models"]["vit"] | {"dim": 6, "heads": 2})) == []  # learned ones fit
+    assert faults(changed("models.vit", BASE["models"]["vit"] | {"dim": 6, "heads": 2})) == []  # learned ones fit
 
 
 def test_image_sizes_that_dont_match_are_one_line_an_entry():
     """A model gets images of another size than it is built for, or the line doesn't name both sizes."""
-    big = MAIN["models"]["vit"] | {"image_size": 64}
+    big = BASE["models"]["vit"] | {"image_size": 64}
     content = changed("models.big", big)
     assert faults(content) == []
-    entry = MAIN["pretrain"]["vit-cifar100"] | {"model": "big"}
+    entry = BASE["pretrain"]["vit-cifar100"] | {"model": "big"}
     found = the_fault(changed("pretrain.big-cifar100", entry, content))
     assert found.startswith("pretrain.big-cifar100: ") and "models.big.image_size is 64" in found and "cifar100 have 32" in found
-    found = the_fault(changed("rows.big-scratch", MAIN["rows"]["vit-scratch"] | {"start": "big-scratch"}, content))
+    found = the_fault(changed("rows.big-scratch", BASE["rows"]["vit-scratch"] | {"start": "big-scratch"}, content))
     assert found.startswith("rows.big-scratch: ") and "64" in found and "cifar10 have 32" in found
     folder = {"source": "imagefolder", "image_size": 64, "sha256": {"train": None, "test": None}}
     content = changed("prepare.mine", {"validation": 0.1}, changed("download.mine", folder, content))
     content = changed("pretrain.big-mine", entry | {"data": "mine"}, content)
     assert faults(content) == []
-    found = the_fault(changed("rows.big-mine", MAIN["rows"]["vit-cifar100"] | {"start": "big-mine"}, content))  # then on cifar10
+    found = the_fault(changed("rows.big-mine", BASE["rows"]["vit-cifar100"] | {"start": "big-mine"}, content))  # then on cifar10
     assert found.startswith("rows.big-mine: ")
     found = faults(changed("models.vit.image_size", 64))
     assert [line.split(": ")[1] for line in found] == ["pretrain.vit-cifar100", "rows.vit-cifar100", "rows.vit-scratch"]
@@ -266,7 +315,7 @@ def test_image_sizes_that_dont_match_are_one_line_an_entry():
 @pytest.mark.parametrize("name", ["a.b", "a b", "a/b", "", "a@b", "é"])
 def test_a_name_that_breaks_paths_is_one_line(section, name):
     """A name with a dot (which DVC takes for a path into params.yaml), a slash or a blank gets through."""
-    content = copy.deepcopy(MAIN)
+    content = copy.deepcopy(BASE)
     content[section][name] = next(iter(content[section].values()))
     assert the_fault(content) == f"{section}.{name}: a name may hold letters, digits, _ and - only"
     content[section]["a\n"] = content[section].pop(name)
@@ -275,17 +324,17 @@ def test_a_name_that_breaks_paths_is_one_line(section, name):
 
 def test_a_number_as_a_name_is_rejected():
     """YAML reads an unquoted name such as 10 as a number, which then isn't found."""
-    content = copy.deepcopy(MAIN)
+    content = copy.deepcopy(BASE)
     content["models"][10] = content["models"]["vit"]
     assert the_fault(content).startswith("models.10")
-    content = copy.deepcopy(MAIN)
+    content = copy.deepcopy(BASE)
     content[10] = 1
     assert the_fault(content).startswith("10")
 
 
 def test_a_pretraining_cant_take_the_name_of_untrained_weights():
     """A pretrained start hides the untrained weights of the same name."""
-    found = the_fault(changed("pretrain.vit-scratch", MAIN["pretrain"]["vit-cifar100"]))
+    found = the_fault(changed("pretrain.vit-scratch", BASE["pretrain"]["vit-cifar100"]))
     assert found.startswith("pretrain.vit-scratch: ") and "models.vit" in found
 
 
@@ -325,7 +374,7 @@ def leaves(content: dict, above: tuple = ()):
             yield (*above, name)
 
 
-@pytest.mark.parametrize("content", [MAIN, EXAMPLE], ids=["main", "example"])
+@pytest.mark.parametrize("content", [MAIN, EXAMPLE, BASE], ids=["main", "example", "base"])
 def test_every_parameter_must_be_given(content):
     """A parameter is optional: leaving it out gets through, or ends in another line than the one that names it."""
     paths = list(leaves(content))
@@ -335,13 +384,13 @@ def test_every_parameter_must_be_given(content):
         assert found.startswith(f"{'.'.join(path)}: "), found
 
 
-@pytest.mark.parametrize("section", MAIN)
+@pytest.mark.parametrize("section", BASE)
 def test_every_section_must_be_given(section):
     """A whole section is optional."""
     assert the_fault(changed(section, DELETE)) == f"{section}: missing; every parameter must be given"
 
 
-@pytest.mark.parametrize("content", [MAIN, EXAMPLE], ids=["main", "example"])
+@pytest.mark.parametrize("content", [MAIN, EXAMPLE, BASE], ids=["main", "example", "base"])
 def test_no_parameter_takes_a_mapping_or_a_list_of_lists(content):
     """A value of an absurd type gets through somewhere, or isn't said in one line that names the key."""
     for path in leaves(content):
