@@ -12,7 +12,7 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     share = correct / total
     centre = (share + Z95**2 / (2 * total)) / (1 + Z95**2 / total)
     half = Z95 / (1 + Z95**2 / total) * math.sqrt(share * (1 - share) / total + Z95**2 / (4 * total**2))
-    return centre - half, centre + half
+    return max(0.0, centre - half), min(1.0, centre + half)  # rounding can lead out by a bit
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
