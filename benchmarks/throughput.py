@@ -86,7 +86,7 @@ class Ours:
     def __init__(self, config: dict, split: Split, recipe: dict, policy: dict, precision: str, device: torch.device):
         self.training = Training(models.build(config), config, split, np.arange(len(split)), recipe=recipe, policy=policy,
                                  epochs=1000, lr=1e-4, seed=0, precision=precision, device=device)
-        self.done = 0
+        self.batch_size, self.done = self.training.batch_size, 0
 
     def measure(self, steps: int) -> tuple[float, float]:
         training, device = self.training, self.training.device
@@ -103,7 +103,7 @@ class Ours:
             self.done += 1
         synchronise(device)
         seconds = time.perf_counter() - begin
-        return steps * training.batch_size / seconds, on_input / seconds
+        return steps * self.batch_size / seconds, on_input / seconds
 
 
 class Usual:
@@ -119,7 +119,7 @@ class Usual:
             group["lr"] = 1e-4
         self.loader = torch.utils.data.DataLoader(PilImages(split, usual_transform(policy, config)), batch_size, shuffle=True,
                                                   num_workers=2, persistent_workers=True, drop_last=True)
-        self.batches = self.endless()
+        self.batch_size, self.batches = batch_size, self.endless()
 
     def endless(self):
         while True:
@@ -203,9 +203,7 @@ def benchmark(model: str, repeats: int, steps: int) -> dict:
     results = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
-            images = getattr(way, "training", None)
-            size = images.batch_size if images else way.loader.batch_size
-            results[name].append(way.measure(max(2, round(steps * 128 / size))))
+            results[name].append(way.measure(max(2, round(steps * 128 / way.batch_size))))
     medians = {name: {"images_per_second": statistics.median(speed for speed, _ in runs),
                       "input_share": statistics.median(share for _, share in runs)} for name, runs in results.items()}
     ours = medians["ours"]["images_per_second"]

@@ -1,8 +1,6 @@
 """Marks that skip where what they need is absent, and the tiny pipeline that most proofs run on."""
 
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 

@@ -3,9 +3,9 @@
 import ast
 import copy
 import importlib.util
-import os
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -217,35 +217,41 @@ def perform(name):
     stage.finish()
 
 
+@contextmanager
+def edited_pipeline(folder):
+    """Yield dvc.yaml's content and a function that writes a changed one; the file is put back after the block."""
+    path = folder / "dvc.yaml"
+    original = path.read_text()
+
+    def save(content):
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    try:
+        yield yaml.safe_load(original), save
+    finally:
+        path.write_text(original)
+        shutil.rmtree(folder / ".vitscale/partial", ignore_errors=True)
+
+
 @pytest.mark.parametrize("stage, kind, entry", list(entries()))
 def test_a_missing_entry_stops_the_stage(done, monkeypatch, stage, kind, entry):
     """Taking any one entry out of dvc.yaml makes the stage fail, so nothing that it uses can go undeclared."""
     monkeypatch.chdir(done)
-    original = (done / "dvc.yaml").read_text()
-    content = yaml.safe_load(original)
-    body(content, stage)[kind].remove(entry)
-    try:
-        (done / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    with edited_pipeline(done) as (content, save):
+        body(content, stage)[kind].remove(entry)
+        save(content)
         with pytest.raises(LookupError, match="dvc.yaml doesn't list"):
             perform(stage)
-    finally:
-        (done / "dvc.yaml").write_text(original)
-        shutil.rmtree(".vitscale/partial", ignore_errors=True)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_entry_too_many_stops_the_stage(done, monkeypatch, stage):
     monkeypatch.chdir(done)
-    original = (done / "dvc.yaml").read_text()
-    content = yaml.safe_load(original)
-    body(content, stage)["params"].append("lr" if stage == "init" else "models.vit.depth")
-    try:
-        (done / "dvc.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    with edited_pipeline(done) as (content, save):
+        body(content, stage)["params"].append("lr" if stage == "init" else "models.vit.depth")
+        save(content)
         with pytest.raises(LookupError, match="never used"):
             perform(stage)
-    finally:
-        (done / "dvc.yaml").write_text(original)
-        shutil.rmtree(".vitscale/partial", ignore_errors=True)
 
 
 def test_example_is_the_main_pipeline():

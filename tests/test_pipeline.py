@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from tiny import ROOT, outputs, run, tiny, write_params
 from vitscale.files import digest
@@ -26,15 +24,21 @@ def checkpoints(tmp_path, monkeypatch):
     return tmp_path / "checkpoints"
 
 
+def undisturbed(tmp_path_factory, **changes):
+    """Return a repository whose tiny pipeline has run once, without a checkpoint that a test could find."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("checkpoints")))
+        folder = tiny(tmp_path_factory.mktemp("undisturbed") / "repo", **changes)
+        run("dvc", "repro", "-q", cwd=folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """The tiny pipeline, run and committed; tests copy it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("done-checkpoints")))
-        folder = tiny(tmp_path_factory.mktemp("done") / "repo")
-        run("dvc", "repro", "-q", cwd=folder)
-        run("git", "add", "-A", cwd=folder)
-        run("git", "commit", "-qm", "run", cwd=folder)
+    folder = undisturbed(tmp_path_factory)
+    run("git", "add", "-A", cwd=folder)
+    run("git", "commit", "-qm", "run", cwd=folder)
     return folder
 
 
@@ -113,11 +117,7 @@ def test_noise_for_test_images_leaves_the_weights_alone(copy, checkpoints):
 @pytest.fixture(scope="module")
 def three_epochs(tmp_path_factory):
     """The outputs of three epochs that nothing stopped."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("three-checkpoints")))
-        folder = tiny(tmp_path_factory.mktemp("three") / "repo", rows__vit_digits__epochs=3)
-        run("dvc", "repro", "-q", cwd=folder)
-    return folder
+    return undisturbed(tmp_path_factory, rows__vit_digits__epochs=3)
 
 
 @pytest.mark.parametrize("point", ["mid-epoch", "writing a checkpoint", "writing outputs"])
@@ -145,11 +145,7 @@ def wait_for(condition, seconds=60):
 @pytest.fixture(scope="module")
 def long(tmp_path_factory):
     """A fine-tuning long enough to be killed in the middle, never stopped."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("long-checkpoints")))
-        folder = tiny(tmp_path_factory.mktemp("long") / "repo", rows__vit_digits__epochs=60)
-        run("dvc", "repro", "-q", cwd=folder)
-    return folder
+    return undisturbed(tmp_path_factory, rows__vit_digits__epochs=60)
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["dvc alone", "the whole group"])

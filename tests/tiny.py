@@ -1,6 +1,5 @@
 """The tiny pipeline: the real dvc.yaml, stages and library on 200-odd digits, one row, one epoch."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path

@@ -160,7 +160,7 @@ class Params(Entry):
 def _mismatches(params: Params):
     """Yield a line for everything that is well-formed but doesn't fit the rest."""
 
-    def names(key: str, name: str, section: str, choices) -> bool:
+    def names(key: str, name: str, section: str, choices):
         if name not in choices:
             yield f"{key}: there is no {section}.{name}; {section} has {', '.join(choices) or 'no entry'}"
 
