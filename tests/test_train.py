@@ -4,6 +4,8 @@ import copy
 import math
 import os
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -576,6 +578,39 @@ def test_setup(monkeypatch, settings_kept):
     monkeypatch.delenv("VITSCALE_THREADS")
     monkeypatch.delenv("VITSCALE_DEVICE")
     assert compute.setup().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+CLAIM = """
+import sys, tempfile, time, types
+import torch
+from vitscale import compute
+tempfile.tempdir = sys.argv[1]
+torch.cuda.device_count = lambda: 2
+torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid=f"gpu-{index}")
+print(compute.claim_cuda(), compute.claim_cuda(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_each_process_claims_a_cuda_device_of_its_own(tmp_path):
+    """Two workers train on one GPU while another idles, or a killed worker's GPU stays claimed."""
+    processes = []
+
+    def claim() -> str:
+        """Return what a new process, which stays, is given when it asks and when it asks again."""
+        processes.append(subprocess.Popen([sys.executable, "-c", CLAIM, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+                                          env=os.environ | {"PYTHONPATH": str(Path(compute.__file__).parents[1])}))
+        return processes[-1].stdout.readline().strip()
+
+    try:
+        assert [claim() for _ in range(3)] == ["cuda:0 cuda:0", "cuda:1 cuda:1", "cuda:0 cuda:0"]  # the third shares
+        processes[1].kill()
+        processes[1].wait()
+        assert claim() == "cuda:1 cuda:1"
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.parametrize(("precision", "native", "wanted"), [

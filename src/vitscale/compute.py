@@ -1,7 +1,11 @@
 """How to compute, not what: environment variables that name the device and the threads, and the precision they allow."""
 
+import fcntl
 import os
+import tempfile
 from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS, read when CUDA starts
 
@@ -9,11 +13,31 @@ import torch
 
 from vitscale.files import UserError
 
+HELD = []  # open lock files, which the system lets go of when the process ends, however it ends
+
+
+@cache
+def claim_cuda() -> str:
+    """Return the first CUDA device that no other process has claimed, or the first where all are, to be shared."""
+    folder = Path(tempfile.gettempdir()) / f"vitscale-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for index in range(torch.cuda.device_count()):
+        file = open(folder / f"cuda-{torch.cuda.get_device_properties(index).uuid}.lock", "w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        HELD.append(file)
+        return f"cuda:{index}"
+    return "cuda:0"
+
 
 def setup() -> torch.device:
     """Return the device to compute on, with deterministic algorithms and the thread count set.
 
-    `VITSCALE_DEVICE` (default: CUDA where there is one, else the CPU) and `VITSCALE_THREADS` (default: torch's).
+    `VITSCALE_DEVICE` (default: the first CUDA device that no other process has claimed, where there is CUDA, else the CPU)
+    and `VITSCALE_THREADS` (default: torch's).
     Raises UserError for a device that is not there or a thread count that is no positive number.
     """
     torch.use_deterministic_algorithms(True)
@@ -24,7 +48,7 @@ def setup() -> torch.device:
         if not threads.isdecimal() or int(threads) < 1:
             raise UserError(f"VITSCALE_THREADS={threads}: give a number of CPU threads, 1 or more")
         torch.set_num_threads(int(threads))
-    name = os.environ.get("VITSCALE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = os.environ.get("VITSCALE_DEVICE") or (claim_cuda() if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=name)
         return torch.device(name)
