@@ -114,8 +114,8 @@ def work(tmp_path) -> Work:
     work.folder.mkdir(parents=True)
     work.mirror.mkdir()
     pipeline = (CHECKOUT / "dvc.yaml").read_text()
-    assert pipeline.count("vars: [{root: .}]") == 1
-    (work.folder / "dvc.yaml").write_text(pipeline.replace("vars: [{root: .}]", f"vars: [{{root: '{CHECKOUT}'}}]"))
+    assert pipeline.count("vars: [{root: ., ") == 1
+    (work.folder / "dvc.yaml").write_text(pipeline.replace("vars: [{root: ., ", f"vars: [{{root: '{CHECKOUT}', "))
     for name in ("data/raw/things/train/images.npy", "data/raw/other/train/images.npy", "data/prepared/other/statistics.json",
                  "data/prepared/things/train/labels.npy", "models/start/vit-scratch/config.json", "plots/preview/other.png",
                  ".vitscale/partial/prepare@other/data/prepared/other/train/images.npy"):
