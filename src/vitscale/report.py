@@ -1,0 +1,280 @@
+"""What a change did to the accuracies, as a page for a pull request: `python -m vitscale.report BASE [HEAD]`.
+
+Compares two revisions of one pipeline (or a revision with the workspace) from git and DVC alone, so also where no output
+is at hand, and writes `report.md` and, where a training changed, `curves.png`.
+"""
+
+import argparse
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import yaml
+
+from vitscale.files import UserError, write_bytes
+from vitscale.metrics import Z95, paired_difference
+
+LARGEST_MATRIX = 20  # classes; above, a matrix is no longer read
+
+
+class Revision:
+    """A pipeline's files in a git revision, or in the workspace (None), out of git or DVC's cache, whichever has them."""
+
+    def __init__(self, root: Path, pipeline: PurePosixPath, name: str | None):
+        from dvc.api import DVCFileSystem  # takes a second to import
+
+        self.name, self.label, self.pipeline = name, name or "workspace", pipeline
+        self.files = DVCFileSystem(str(root), rev=name)
+        self._lock = self.yaml("dvc.lock") or {}
+
+    def text(self, path: str) -> str | None:
+        """Return a file's text, or None where the revision has none or only DVC's remote might have it."""
+        try:
+            return self.files.read_text("/" + (self.pipeline / path).as_posix())
+        except FileNotFoundError:
+            return None
+
+    def yaml(self, path: str) -> dict | None:
+        content = self.text(path)
+        return None if content is None else yaml.safe_load(content)
+
+    def table(self, path: str) -> list[dict[str, str]] | None:
+        content = self.text(path)
+        return None if content is None else list(csv.DictReader(io.StringIO(content)))
+
+    @property
+    def stages(self) -> dict[str, dict]:
+        """What dvc.lock holds of each stage."""
+        return self._lock.get("stages", {})
+
+    def confusion(self, row: str) -> dict[tuple[str, str], int] | None:
+        """Return counts by (actual class, predicted class)."""
+        table = self.table(f"metrics/confusion/{row}.csv")
+        return table and {(line["actual"], line["predicted"]): int(line["count"]) for line in table}
+
+    def hits(self, row: str) -> tuple[list[str], np.ndarray] | None:
+        """Return each test image's class, and whether the row got it right."""
+        table = self.table(f"predictions/{row}.csv")
+        return table and ([line["actual"] for line in table], np.array([line["actual"] == line["predicted"] for line in table]))
+
+
+def command(root: Path, *arguments: str) -> str:
+    """Return what a git or DVC command prints; raise UserError with its last line where it fails."""
+    done = subprocess.run(arguments, cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise UserError(f"`{' '.join(arguments)}` failed: {reason}")
+    return done.stdout
+
+
+def differences(root: Path, kind: str, base: Revision, head: Revision) -> dict:
+    """Return `dvc metrics diff` or `dvc params diff` (kind) of the pipeline, by file and key."""
+    revisions = [base.name] + ([head.name] if head.name else [])
+    found = json.loads(command(root, sys.executable, "-m", "dvc", kind, "diff", "--json", *revisions) or "{}")
+    inside = {PurePosixPath(path): values for path, values in found.items()}
+    return {path.relative_to(base.pipeline).as_posix(): values for path, values in inside.items()
+            if path.parent == base.pipeline or path.is_relative_to(base.pipeline / "metrics")}
+
+
+def interval(row: str, base: Revision, head: Revision) -> tuple[float, float, str] | None:
+    """Return a row's gain in accuracy, half of its 95% interval and how that was had; None where nothing can be compared.
+
+    Paired where both revisions' predictions are at hand. Else of two independent samples (Agresti 2013, section 3.1.3),
+    which is too wide for rows that were scored on the same images and so never claims too much.
+    """
+    before, after = base.confusion(row), head.confusion(row)
+    if not before or not after or images_of(before) != images_of(after):
+        return None
+    first, second = base.hits(row), head.hits(row)
+    if first and second and first[0] == second[0]:
+        return *paired_difference(second[1], first[1]), "paired"
+    total = sum(before.values())
+    shares = [sum(n for (actual, predicted), n in counts.items() if actual == predicted) / total for counts in (before, after)]
+    half = Z95 * math.sqrt(sum(share * (1 - share) / total for share in shares))
+    return shares[1] - shares[0], half, "unpaired"
+
+
+def images_of(counts: dict[tuple[str, str], int]) -> dict[str, int]:
+    """Return how many test images each class has."""
+    images: dict[str, int] = {}
+    for (actual, _), count in counts.items():
+        images[actual] = images.get(actual, 0) + count
+    return images
+
+
+def accuracies(base: Revision, head: Revision, changes: dict) -> list[str]:
+    """Return the table of accuracies, a row of the study a line."""
+    before, after = ({line["row"]: float(line["accuracy"]) for line in side.table("metrics/accuracy.csv") or []}
+                     for side in (base, head))
+    if not before and not after:
+        raise UserError(f"neither {base.label} nor {head.label} has a metrics/accuracy.csv; run `dvc repro` and commit its metrics")
+    lines = [f"| row | {base.label} | {head.label} | difference | 95% interval | beyond it |", "|---|---|---|---|---|---|"]
+    ways = set()
+    for row in [*after, *(row for row in before if row not in after)]:
+        old, new = (f"{side[row]:.2%}" if row in side else "—" for side in (before, after))
+        if row not in before or row not in after:
+            lines.append(f"| {row} | {old} | {new} | {'new row' if row in after else 'row gone'} | | |")
+            continue
+        if f"metrics/rows/{row}.json" not in changes:
+            lines.append(f"| {row} | {old} | {new} | unchanged | | |")
+            continue
+        found = interval(row, base, head)
+        if found is None:
+            lines.append(f"| {row} | {old} | {new} | {after[row] - before[row]:+.2%} | other test images | can't be told |")
+            continue
+        gain, half, way = found
+        ways.add(way)
+        lines.append(f"| {row} | {old} | {new} | {gain:+.2%} | ± {half:.2%}, {way} | {'**yes**' if abs(gain) > half else 'no'} |")
+    if "paired" in ways:
+        lines += ["", "*paired*: the interval of the difference on the same test images, from both revisions' predictions."]
+    if "unpaired" in ways:
+        lines += ["", "*unpaired*: predictions of one side are not at hand (`dvc pull predictions`), so the interval is that of "
+                      "two independent samples: wider, on the safe side."]
+    return lines
+
+
+def reruns(base: Revision, head: Revision) -> list[str]:
+    """Return a line for each stage whose entry in dvc.lock changed: why it ran, and whether its outputs differ."""
+    lines = []
+    for stage in [*head.stages, *(stage for stage in base.stages if stage not in head.stages)]:
+        old, new = base.stages.get(stage), head.stages.get(stage)
+        if old == new:
+            continue
+        if not old or not new:
+            lines.append(f"| {stage} | {'new stage' if new else 'stage gone'} | |")
+            continue
+        causes = ["command"] if old["cmd"] != new["cmd"] else []
+        old_params, new_params = ({f"{file}:{key}": value for file, keys in side.get("params", {}).items()
+                                   for key, value in keys.items()} for side in (old, new))
+        causes += [key.partition(":")[2] for key in {**old_params, **new_params}
+                   if old_params.get(key, "") != new_params.get(key, "")]
+        old_deps, new_deps, old_outs, new_outs = ({each["path"]: each.get("md5") for each in side.get(kind, [])}
+                                                  for kind in ("deps", "outs") for side in (old, new))
+        causes += [path.removeprefix("../../").removeprefix("./") for path in {**old_deps, **new_deps}
+                   if old_deps.get(path) != new_deps.get(path)]
+        same = "the same" if old_outs == new_outs else "changed"
+        lines.append(f"| {stage} | {', '.join(f'`{cause}`' for cause in causes) or 'run again'} | {same} |")
+    return ["| stage | because of | outputs |", "|---|---|---|", *lines] if lines else ["None."]
+
+
+def confusions(base: Revision, head: Revision, rows: list[str]) -> list[str]:
+    """Return the confusion matrix after the change, with the difference, of every row where it changed."""
+    lines = []
+    for row in rows:
+        before, after = base.confusion(row), head.confusion(row)
+        if not before or not after or before == after:
+            continue
+        lines += ["<details>", f"<summary>{row}</summary>", ""]
+        classes = list(images_of(after))
+        if images_of(before) != images_of(after):
+            lines += ["Scored on other test images than before."]
+        elif len(classes) > LARGEST_MATRIX:
+            changed = sorted(after, key=lambda pair: -abs(after[pair] - before[pair]))[:LARGEST_MATRIX]
+            lines += ["| actual | predicted | images |", "|---|---|---|",
+                      *(f"| {a} | {p} | {_cell(before[a, p], after[a, p])} |" for a, p in changed)]
+        else:
+            lines += [f"| actual \\ predicted | {' | '.join(classes)} |", "|---" * (len(classes) + 1) + "|",
+                      *(f"| **{a}** | {' | '.join(_cell(before[a, p], after[a, p]) for p in classes)} |" for a in classes)]
+        lines += ["", "</details>"]
+    return ["Test images, and in brackets how many more than before:", "", *lines] if lines else ["None."]
+
+
+def _cell(before: int, after: int) -> str:
+    return f"{after} ({after - before:+d})" if after != before else str(after)
+
+
+def picture(base: Revision, head: Revision) -> bytes | None:
+    """Return the training curves that changed, before and after, as a PNG; None where none did."""
+    import vl_convert  # takes a while to start
+
+    curves = {}
+    for side, when in ((base, "before"), (head, "after")):
+        for line in side.table("metrics/curves.csv") or []:
+            runs = curves.setdefault(f"{line['stage']} {line['entry']}", {"before": [], "after": []})
+            runs[when].append((int(line["epoch"]), float(line["validation_accuracy"])))
+    changed = {name: runs for name, runs in curves.items() if runs["before"] != runs["after"]}
+    if not changed:
+        return None
+    values = [{"training": name, "when": when, "epoch": epoch, "accuracy": accuracy}
+              for name, runs in changed.items() for when, points in runs.items() for epoch, accuracy in points]
+    columns = min(2, len(changed))
+    return vl_convert.vegalite_to_png({
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json", "background": "white", "data": {"values": values},
+        "title": {"text": f"Validation accuracy: {base.label} against {head.label}", "fontSize": 15, "anchor": "start"},
+        "facet": {"field": "training", "title": None, "sort": list(changed), "header": {"labelFontSize": 13}}, "columns": columns,
+        "resolve": {"scale": {"x": "independent", "y": "independent"}},
+        "spec": {"width": 640 // columns, "height": 200, "mark": {"type": "line", "point": True}, "encoding": {
+            "x": {"field": "epoch", "type": "quantitative", "title": "epoch",
+                  "axis": {"labelExpr": "datum.value == floor(datum.value) ? datum.label : ''"}},
+            "y": {"field": "accuracy", "type": "quantitative", "axis": {"format": "%"}, "scale": {"zero": False},
+                  "title": "validation accuracy"},
+            "color": {"field": "when", "sort": ["before", "after"], "title": None,
+                      "scale": {"domain": ["before", "after"], "range": ["#999999", "#d95f02"]},
+                      "legend": {"orient": "top", "symbolType": "stroke", "symbolSize": 400}},
+            "strokeDash": {"field": "when", "sort": ["before", "after"], "legend": None,
+                           "scale": {"domain": ["before", "after"], "range": [[4, 3], [1, 0]]}}}},
+        "config": {"axis": {"labelFontSize": 12, "titleFontSize": 12}, "legend": {"labelFontSize": 13}}}, scale=1.5)
+
+
+def report(root: Path, pipeline: PurePosixPath, base_name: str, head_name: str | None) -> tuple[str, bytes | None]:
+    """Return the page and its picture, for the pipeline in a folder of the repository at `root`.
+
+    Raises UserError for a revision or a pipeline that isn't there.
+    """
+    for name in filter(None, (base_name, head_name)):
+        if subprocess.run(["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"], cwd=root,
+                          capture_output=True).returncode:
+            raise UserError(f"{name} is no commit, branch or tag of this repository; `git fetch` may bring it")
+    base, head = Revision(root, pipeline, base_name), Revision(root, pipeline, head_name)
+    if head.text("dvc.yaml") is None:
+        raise UserError(f"there is no {(pipeline / 'dvc.yaml').as_posix()} in {head.label}; give --pipeline a folder that has one")
+    metrics, params = (differences(root, kind, base, head) for kind in ("metrics", "params"))
+    changed = [f"| `{key}` | {_value(change.get('old'))} | {_value(change.get('new'))} |"
+               for key, change in sorted(params.get("params.yaml", {}).items())]
+    rows = [PurePosixPath(path).stem for path in metrics if path.startswith("metrics/rows/")]
+    image = picture(base, head)
+    target = (head.yaml("params.yaml") or {}).get("target")
+    where = "" if pipeline == PurePosixPath(".") else f" ({pipeline})"
+    return "\n".join([
+        f"# {head.label} against {base.label}{where}", "",
+        f"## Test accuracy on {target}", "", *accuracies(base, head, metrics), "",
+        "## Parameters", "", *(["| parameter | before | after |", "|---|---|---|", *changed] if changed else ["None changed."]), "",
+        "## Stages that reran", "", *reruns(base, head), "",
+        "## Training curves", "",
+        "![Validation accuracy by epoch, before and after](curves.png)" if image else "None changed.", "",
+        "## Confusion matrices", "", *confusions(base, head, sorted(rows)), ""]), image
+
+
+def _value(value) -> str:
+    return "—" if value is None else f"`{json.dumps(value)}`"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m vitscale.report", description=__doc__.splitlines()[0])
+    parser.add_argument("base", metavar="BASE", help="commit, branch or tag to compare with")
+    parser.add_argument("head", metavar="HEAD", nargs="?", help="commit, branch or tag; default: the workspace")
+    parser.add_argument("--pipeline", default=".", metavar="FOLDER", help="folder of its dvc.yaml; default: this one")
+    parser.add_argument("--out", default="report", type=Path, metavar="FOLDER", help="default: report")
+    arguments = parser.parse_args()
+    try:
+        root = Path(command(Path("."), "git", "rev-parse", "--show-toplevel").strip())
+        folder = Path(arguments.pipeline).resolve()
+        if not folder.is_relative_to(root):
+            raise UserError(f"--pipeline {arguments.pipeline} is not in this repository, {root}")
+        page, image = report(root, PurePosixPath(folder.relative_to(root).as_posix()), arguments.base, arguments.head)
+        write_bytes(arguments.out / "report.md", page.encode())
+        (arguments.out / "curves.png").unlink(missing_ok=True)
+        if image:
+            write_bytes(arguments.out / "curves.png", image)
+    except UserError as error:
+        sys.exit(str(error))
+    print(arguments.out / "report.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The report on a repository with two branches, whose metrics come from the tiny pipeline's real runs."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import struct
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from tiny import ROOT, run, tiny
+
+from vitscale.metrics import Z95
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """`main` has a run, `change` one with another learning rate in fine-tuning; each is committed."""
+    folder = tiny(tmp_path_factory.mktemp("report") / "repository")
+    for branch in ("main", "change"):
+        if branch == "change":
+            run("git", "checkout", "-qb", branch, cwd=folder)
+            text = (folder / "params.yaml").read_text()
+            before, rows = text.split("rows:")
+            (folder / "params.yaml").write_text(before + "rows:" + rows.replace("lr_scale: 1.0", "lr_scale: 30.0"))
+        run("dvc", "repro", "-q", cwd=folder)
+        run("git", "add", "-A", cwd=folder)
+        run("git", "commit", "-qm", branch, cwd=folder)
+    return folder
+
+
+def report(folder, *arguments: str, cwd=None, check=True):
+    """Return the page of `python -m vitscale.report` with the code of this checkout, its folder and the finished command."""
+    done = run(sys.executable, "-m", "vitscale.report", *arguments, "--out", str(folder / "page"), cwd=cwd or folder, check=check,
+               env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
+    page = folder / "page" / "report.md"
+    return page.read_text() if page.exists() else None, done
+
+
+def section(page: str, title: str) -> str:
+    return re.search(rf"^## {title}[^\n]*\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)[1].strip()
+
+
+def lines_of(text: str) -> list[list[str]]:
+    """Return the cells of a Markdown table's lines, without its head."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")][2:]
+
+
+def at(folder, branch: str, path: str) -> str:
+    return run("git", "show", f"{branch}:{path}", cwd=folder).stdout
+
+
+def accuracy(folder, branch: str) -> float:
+    return json.loads(at(folder, branch, "metrics/rows/vit-digits.json"))["accuracy"]
+
+
+def hits(folder, branch: str) -> np.ndarray:
+    """Return what the branch's row got right, from its predictions as DVC's cache has them."""
+    run("dvc", "get", str(folder), "predictions/vit-digits.csv", "--rev", branch, "-o", "got.csv", "-f", cwd=folder.parent)
+    with open(folder.parent / "got.csv", newline="") as file:
+        return np.array([line["actual"] == line["predicted"] for line in csv.DictReader(file)])
+
+
+def test_the_page_says_what_the_change_did(repository):
+    """A figure is of the wrong side, the interval isn't the paired one, or a stage, parameter or picture is left out."""
+    page, _ = report(repository, "main", "change")
+    old, new = accuracy(repository, "main"), accuracy(repository, "change")
+    assert old != new, "the change must do something for this test to tell"
+    each = hits(repository, "change").astype(float) - hits(repository, "main")
+    half = Z95 * each.std() / len(each)**0.5
+    assert lines_of(section(page, "Test accuracy on digits")) == [
+        ["vit-digits", f"{old:.2%}", f"{new:.2%}", f"{new - old:+.2%}", f"± {half:.2%}, paired",
+         "**yes**" if abs(new - old) > half else "no"]]
+    assert lines_of(section(page, "Parameters")) == [["`rows.vit-digits.lr_scale`", "`1.0`", "`30.0`"]]
+    assert [line[0] for line in lines_of(section(page, "Stages that reran"))] == [
+        "finetune@vit-digits", "evaluate@vit-digits", "compare"]
+    assert "`rows.vit-digits`" in lines_of(section(page, "Stages that reran"))[0][1]
+    assert "(curves.png)" in section(page, "Training curves")
+    picture = (repository / "page" / "curves.png").read_bytes()
+    assert picture.startswith(PNG) and struct.unpack(">I", picture[16:20])[0] >= 800
+    counts = [re.findall(r"^\d+", cell)[0] for line in lines_of(section(page, "Confusion matrices")) for cell in line[1:]]
+    wanted = csv.DictReader(at(repository, "change", "metrics/confusion/vit-digits.csv").splitlines())
+    assert counts == [line["count"] for line in wanted]
+
+
+def test_the_other_way_round(repository):
+    """BASE and HEAD are confused somewhere."""
+    there, back = (report(repository, *sides)[0] for sides in (("main", "change"), ("change", "main")))
+    old, new = (lines_of(section(page, "Test accuracy"))[0] for page in (there, back))
+    assert (old[1], old[2]) == (new[2], new[1]) and float(old[3].strip("%")) == -float(new[3].strip("%"))
+    assert old[4:] == new[4:]
+    cells = [lines_of(section(page, "Confusion matrices"))[0][1:] for page in (there, back)]
+    changes = [[int((re.findall(r"\(([+-]\d+)\)", cell) or ["0"])[0]) for cell in line] for line in cells]
+    assert changes[0] == [-change for change in changes[1]]
+
+
+def test_nothing_changed_is_said(repository):
+    """Unchanged rows are compared all the same, or a picture of an earlier report stays behind."""
+    report(repository, "main", "change")
+    page, _ = report(repository, "main", "main")
+    assert lines_of(section(page, "Test accuracy"))[0][3] == "unchanged"
+    assert [section(page, title) for title in ("Parameters", "Training curves")] == ["None changed."] * 2
+    assert [section(page, title) for title in ("Stages that reran", "Confusion matrices")] == ["None."] * 2
+    assert not (repository / "page" / "curves.png").exists()
+
+
+def test_the_workspace_is_the_default(repository):
+    """Without HEAD the last commit is reported, not what lies in the folder."""
+    path = repository / "metrics" / "accuracy.csv"
+    text = path.read_text()
+    try:
+        path.write_text(re.sub(r"vit-digits,[\d.]+", "vit-digits,0.125", text))
+        page, _ = report(repository, "change")
+    finally:
+        path.write_text(text)
+    assert lines_of(section(page, "Test accuracy"))[0][2] == "12.50%"
+
+
+def test_without_the_cache_the_interval_is_the_wider_one(repository, tmp_path):
+    """A clone without any output fails, or the page doesn't say that the interval is of independent samples."""
+    run("git", "clone", "-q", str(repository), str(tmp_path / "clone"), cwd=tmp_path)
+    page, _ = report(tmp_path / "clone", "origin/main", "origin/change")
+    old, new = accuracy(repository, "main"), accuracy(repository, "change")
+    half = Z95 * sum(share * (1 - share) / len(hits(repository, "main")) for share in (old, new))**0.5
+    line = lines_of(section(page, "Test accuracy"))[0]
+    assert line[3:] == [f"{new - old:+.2%}", f"± {half:.2%}, unpaired", "**yes**" if abs(new - old) > half else "no"]
+    assert "dvc pull predictions" in section(page, "Test accuracy")
+    assert [each[0] for each in lines_of(section(page, "Stages that reran"))] == ["finetune@vit-digits", "evaluate@vit-digits", "compare"]
+    assert (tmp_path / "clone" / "page" / "curves.png").exists()
+
+
+@pytest.fixture
+def edited(repository, tmp_path):
+    """Return a function that commits edited files on top of `change`, in a clone, and reports `origin/change` against it."""
+    clone = tmp_path / "clone"
+    run("git", "clone", "-q", str(repository), str(clone), cwd=tmp_path)
+    shutil.copytree(repository / ".dvc" / "cache", clone / ".dvc" / "cache")
+
+    def commit(**files) -> str:
+        for path, edit in files.items():
+            path = clone / path.replace("__", "/").replace("_csv", ".csv").replace("_json", ".json")
+            path = path.with_name(path.name.replace("_", "-"))
+            path.write_text(edit(path.read_text()))
+        run("git", "commit", "-qam", "edit", cwd=clone)
+        return report(clone, "origin/change", "HEAD")[0]
+
+    return commit
+
+
+def test_other_test_images_are_not_compared(edited):
+    """Accuracies on different test sets get an interval, as if they could be compared."""
+    def one_more(text):
+        return re.sub(r"(\d+)$", lambda count: str(int(count[1]) + 1), text.rstrip("\n"), count=0) + "\n"
+
+    page = edited(metrics__confusion__vit_digits_csv=one_more,
+                  metrics__rows__vit_digits_json=lambda text: text.replace('"accuracy": 0.', '"accuracy": 0.1'))
+    assert lines_of(section(page, "Test accuracy"))[0][4:] == ["other test images", "can't be told"]
+    assert "other test images" in section(page, "Confusion matrices")
+
+
+def test_rows_come_and_go(edited):
+    """A row that only one side has is left out, or breaks the page."""
+    page = edited(metrics__accuracy_csv=lambda text: text.replace("vit-digits", "another"))
+    assert [(line[0], line[3]) for line in lines_of(section(page, "Test accuracy"))] == [("another", "new row"), ("vit-digits", "row gone")]
+
+
+def test_one_pipeline_at_a_time(repository, tmp_path):
+    """The example's figures stand in the root's report, or the root's in the example's."""
+    clone, inner = tmp_path / "clone", tmp_path / "clone" / "inner"
+    run("git", "clone", "-q", str(repository), str(clone), cwd=tmp_path)
+    inner.mkdir()
+    (inner / "metrics" / "rows").mkdir(parents=True)
+    for name in ("dvc.lock", "params.yaml", "metrics/accuracy.csv", "metrics/rows/vit-digits.json"):
+        shutil.copy(clone / name, inner / name)
+    (inner / "dvc.yaml").write_text("metrics: [metrics/rows/vit-digits.json]\nparams: [params.yaml]\n")
+    run("git", "add", "-fA", cwd=clone)
+    run("git", "commit", "-qm", "two pipelines", cwd=clone)
+    for name, old, new in (("metrics/rows/vit-digits.json", '"parameters":', '"parameters": 1'), ("params.yaml", "seed: 0", "seed: 7")):
+        (inner / name).write_text((inner / name).read_text().replace(old, new))
+    run("git", "commit", "-qam", "inner", cwd=clone)
+    page, _ = report(clone, "HEAD~", "HEAD")
+    assert section(page, "Parameters") == "None changed." and lines_of(section(page, "Test accuracy"))[0][3] == "unchanged"
+    page, _ = report(clone, "HEAD~", "HEAD", "--pipeline", "inner")
+    assert "(inner)" in page.splitlines()[0] and ["`seed`", "`0`", "`7`"] in lines_of(section(page, "Parameters"))
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["nowhere"], "nowhere is no commit"), (["main", "--evil"], "--evil"), (["main", "nowhere"], "nowhere is no commit"),
+    (["main", "--pipeline", "src"], "src/dvc.yaml"), (["main", "--pipeline", "/"], "is not in this repository")])
+def test_what_isnt_there_is_one_line(repository, arguments, words):
+    """A wrong name ends in a traceback, or in a page of nothing."""
+    shutil.rmtree(repository / "page", ignore_errors=True)
+    page, done = report(repository, *arguments, check=False)
+    assert done.returncode and page is None and words in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()[-1:]) == 1
+
+
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "pull-request.yml").read_text())
+GH = """#!/bin/sh
+case "$*" in
+  *--paginate*) printf '%s' "$EXISTING" ;;
+  *) echo "$*" >> calls ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("existing", "call"), [
+    ("", "api --silent repos/o/r/issues/7/comments --field body=@body.md"),
+    ("41\n42\n", "api --silent --method PATCH repos/o/r/issues/comments/41 --field body=@body.md")])
+def test_the_comment_is_updated_not_repeated(tmp_path, existing, call):
+    """A second push to a pull request adds a second comment, or the first finds none to update and fails."""
+    for name in ("study", "digits"):
+        (tmp_path / "report" / name).mkdir(parents=True)
+        (tmp_path / "report" / name / "report.md").write_text(f"# {name}\n![Curves](curves.png)\n")
+    (tmp_path / "gh").write_text(GH)
+    (tmp_path / "gh").chmod(0o755)
+    script = WORKFLOW["jobs"]["comment"]["steps"][-1]["run"]
+    variables = {"GH_REPO": "o/r", "NUMBER": "7", "REPORT": "https://x/1", "EXISTING": existing.replace("\\n", "\n")}
+    run("bash", "-eo", "pipefail", "-c", script, cwd=tmp_path,
+        env=os.environ | variables | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
+    assert (tmp_path / "calls").read_text().splitlines() == [call]
+    body = (tmp_path / "body.md").read_text()
+    assert body.startswith("<!-- vitscale report -->\n# study") and "# digits" in body
+    assert body.count("[Curves](https://x/1)") == 2 and "curves.png" not in body
+
+
+def test_the_workflow_trusts_little():
+    """An action is pinned by a tag, which its owner can move, or the job that runs a pull request's code may write."""
+    assert WORKFLOW["permissions"] == {}
+    for job in WORKFLOW["jobs"].values():
+        assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"]) for step in job["steps"] if "uses" in step)
+    assert WORKFLOW["jobs"]["check"]["permissions"] == {"contents": "read"}
+    assert not any("uses" in step for step in WORKFLOW["jobs"]["comment"]["steps"])
