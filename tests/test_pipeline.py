@@ -182,35 +182,28 @@ def test_temporary_workspace_and_queue_go_on_from_the_same_checkpoint(three_epoc
         assert "going on after epoch 1 of 3" in text
 
 
-def test_queued_experiment_runs_the_code_of_its_own_commit(copy):
-    """An edit to src/ after queueing changes nothing in the experiment."""
-    run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "rows.vit-digits.lr_scale=0.5", cwd=copy)
+def test_two_workers_sweep_a_queue(copy, monkeypatch):
+    """Workers get in each other's way or take turns, or run the code of the workspace, which was edited after queueing."""
+    monkeypatch.setenv("VITSCALE_THREADS", "1")
+    rates = [1e-4, 3e-3]
+    run("dvc", "exp", "run", "--queue", "-S", f"lr={','.join(map(str, rates))}", cwd=copy)
     code = copy / "src/vitscale/metrics.py"
     code.write_text(code.read_text().replace('"accuracy": correct / len(labels)', '"accuracy": 0.123'))
-    run("dvc", "exp", "run", "--run-all", cwd=copy)
-    figures = run("git", "show", f"{run('git', 'for-each-ref', '--format=%(refname)', 'refs/exps', cwd=copy).stdout.split()[0]}:{ROW}", cwd=copy)
-    assert json.loads(figures.stdout)["accuracy"] != 0.123
-    run("dvc", "repro", "-q", cwd=copy)
-    assert json.loads((copy / ROW).read_text())["accuracy"] == 0.123
-
-
-def test_two_workers_sweep_a_queue(copy, monkeypatch):
-    """Workers get in each other's way: an experiment fails, gets another's parameters, or they run one after the other."""
-    monkeypatch.setenv("VITSCALE_THREADS", "1")
-    rates = [1e-4, 3e-4, 3e-3]
-    run("dvc", "exp", "run", "--queue", "-S", f"lr={','.join(map(str, rates))}", cwd=copy)
     subprocess.run(["dvc", "queue", "start", "-j", "2"], cwd=copy, check=True,  # the workers would hold a pipe open
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline, most = time.monotonic() + 120, 0
     while re.search("Queued|Running", status := run("dvc", "queue", "status", cwd=copy).stdout):
         assert time.monotonic() < deadline, status
         most = max(most, status.count("Running"))
-    assert status.count("Success") == 3 and most == 2, status
+        time.sleep(1)
+    assert status.count("Success") == 2 and most == 2, status
     experiments = json.loads(run("dvc", "exp", "show", "--json", cwd=copy).stdout)[1]["experiments"]
     found = {each["revs"][0]["data"]["params"]["params.yaml"]["data"]["lr"]: each["revs"][0]["rev"] for each in experiments}
     assert sorted(found) == rates
-    losses = {json.loads(run("git", "show", f"{rev}:{ROW}", cwd=copy).stdout)["loss"] for rev in found.values()}
-    assert len(losses) == 3
+    figures = [json.loads(run("git", "show", f"{rev}:{ROW}", cwd=copy).stdout) for rev in found.values()]
+    assert figures[0]["loss"] != figures[1]["loss"] and all(each["accuracy"] != 0.123 for each in figures)
+    run("dvc", "repro", "-q", cwd=copy)
+    assert json.loads((copy / ROW).read_text())["accuracy"] == 0.123
 
 
 def test_second_process_on_the_same_training_waits(copy, tmp_path):
