@@ -182,11 +182,13 @@ def test_one_pipeline_at_a_time(repository, tmp_path):
     run("git", "commit", "-qm", "two pipelines", cwd=clone)
     for name, old, new in (("metrics/rows/vit-digits.json", '"parameters":', '"parameters": 1'), ("params.yaml", "seed: 0", "seed: 7")):
         (inner / name).write_text((inner / name).read_text().replace(old, new))
-    run("git", "commit", "-qam", "inner", cwd=clone)
+    (clone / "params.yaml").write_text((clone / "params.yaml").read_text().replace("split_seed: 0", "split_seed: 9"))
+    run("git", "commit", "-qam", "both", cwd=clone)
     page, _ = report(clone, "HEAD~", "HEAD")
-    assert section(page, "Parameters") == "None changed." and lines_of(section(page, "Test accuracy"))[0][3] == "unchanged"
+    assert lines_of(section(page, "Parameters")) == [["`split_seed`", "`0`", "`9`"]]
+    assert lines_of(section(page, "Test accuracy"))[0][3] == "unchanged"
     page, _ = report(clone, "HEAD~", "HEAD", "--pipeline", "inner")
-    assert "(inner)" in page.splitlines()[0] and ["`seed`", "`0`", "`7`"] in lines_of(section(page, "Parameters"))
+    assert "(inner)" in page.splitlines()[0] and lines_of(section(page, "Parameters")) == [[f"`{key}`", "`0`", "`7`"] for key in ("seed", "split_seed")]
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
