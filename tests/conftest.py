@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import run, undisturbed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,3 +34,12 @@ def environment(tmp_path_factory):
         for name in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"):
             patch.setenv(name, "tests@example.org")
         yield
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory):
+    """The tiny pipeline, run and committed; tests copy it."""
+    folder = undisturbed(tmp_path_factory)
+    run("git", "add", "-A", cwd=folder)
+    run("git", "commit", "-qm", "run", cwd=folder)
+    return folder

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from tiny import ROOT, outputs, run, tiny, write_params
+from tiny import ROOT, outputs, run, tiny, undisturbed, write_params
 from vitscale.files import digest
 
 ROW = "metrics/rows/vit-digits.json"
@@ -23,24 +23,6 @@ def checkpoints(tmp_path, monkeypatch):
     """A folder of each test's own, since a finished training's checkpoint serves every workspace."""
     monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "checkpoints"))
     return tmp_path / "checkpoints"
-
-
-def undisturbed(tmp_path_factory, **changes):
-    """Return a repository whose tiny pipeline has run once, without a checkpoint that a test could find."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("checkpoints")))
-        folder = tiny(tmp_path_factory.mktemp("undisturbed") / "repo", **changes)
-        run("dvc", "repro", "-q", cwd=folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """The tiny pipeline, run and committed; tests copy it."""
-    folder = undisturbed(tmp_path_factory)
-    run("git", "add", "-A", cwd=folder)
-    run("git", "commit", "-qm", "run", cwd=folder)
-    return folder
 
 
 @pytest.fixture

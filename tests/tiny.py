@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 from vitscale.files import digest, read_yaml
@@ -54,6 +55,15 @@ def tiny(folder: Path, **changes) -> Path:
     write_params(folder, **changes)
     run("git", "add", "-A", cwd=folder)
     run("git", "commit", "-qm", "tiny", cwd=folder)
+    return folder
+
+
+def undisturbed(tmp_path_factory, **changes):
+    """Return a repository whose tiny pipeline has run once, without a checkpoint that a test could find."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("checkpoints")))
+        folder = tiny(tmp_path_factory.mktemp("undisturbed") / "repo", **changes)
+        run("dvc", "repro", "-q", cwd=folder)
     return folder
 
 

@@ -20,6 +20,7 @@ from vitscale.files import UserError, write_bytes
 from vitscale.metrics import Z95, paired_difference
 
 LARGEST_MATRIX = 20  # classes; above, a matrix is no longer read
+Counts = dict[tuple[str, str], int] | None  # a confusion matrix, by actual and predicted class; None where there is none
 
 
 class Revision:
@@ -30,7 +31,7 @@ class Revision:
 
         self.name, self.label, self.pipeline = name, name or "workspace", pipeline
         self.files = DVCFileSystem(str(root), rev=name)
-        self._lock = self.yaml("dvc.lock") or {}
+        self.stages = (self.yaml("dvc.lock") or {}).get("stages", {})
 
     def text(self, path: str) -> str | None:
         """Return a file's text, or None where the revision has none or only DVC's remote might have it."""
@@ -47,12 +48,7 @@ class Revision:
         content = self.text(path)
         return None if content is None else list(csv.DictReader(io.StringIO(content)))
 
-    @property
-    def stages(self) -> dict[str, dict]:
-        """What dvc.lock holds of each stage."""
-        return self._lock.get("stages", {})
-
-    def confusion(self, row: str) -> dict[tuple[str, str], int] | None:
+    def confusion(self, row: str) -> Counts:
         """Return counts by (actual class, predicted class)."""
         table = self.table(f"metrics/confusion/{row}.csv")
         return table and {(line["actual"], line["predicted"]): int(line["count"]) for line in table}
@@ -76,18 +72,16 @@ def differences(root: Path, kind: str, base: Revision, head: Revision) -> dict:
     """Return `dvc metrics diff` or `dvc params diff` (kind) of the pipeline, by file and key."""
     revisions = [base.name] + ([head.name] if head.name else [])
     found = json.loads(command(root, sys.executable, "-m", "dvc", kind, "diff", "--json", *revisions) or "{}")
-    inside = {PurePosixPath(path): values for path, values in found.items()}
-    return {path.relative_to(base.pipeline).as_posix(): values for path, values in inside.items()
-            if path.parent == base.pipeline or path.is_relative_to(base.pipeline / "metrics")}
+    return {PurePosixPath(path).relative_to(base.pipeline).as_posix(): values for path, values in found.items()
+            if PurePosixPath(path).is_relative_to(base.pipeline)}
 
 
-def interval(row: str, base: Revision, head: Revision) -> tuple[float, float, str] | None:
+def interval(row: str, base: Revision, head: Revision, before: Counts, after: Counts) -> tuple[float, float, str] | None:
     """Return a row's gain in accuracy, half of its 95% interval and how that was had; None where nothing can be compared.
 
     Paired where both revisions' predictions are at hand. Else of two independent samples (Agresti 2013, section 3.1.3),
     which is too wide for rows that were scored on the same images and so never claims too much.
     """
-    before, after = base.confusion(row), head.confusion(row)
     if not before or not after or images_of(before) != images_of(after):
         return None
     first, second = base.hits(row), head.hits(row)
@@ -107,8 +101,8 @@ def images_of(counts: dict[tuple[str, str], int]) -> dict[str, int]:
     return images
 
 
-def accuracies(base: Revision, head: Revision, changes: dict) -> list[str]:
-    """Return the table of accuracies, a row of the study a line."""
+def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts, Counts]]) -> list[str]:
+    """Return the table of accuracies, a row of the study a line; `matrices` has those whose metrics changed."""
     before, after = ({line["row"]: float(line["accuracy"]) for line in side.table("metrics/accuracy.csv") or []}
                      for side in (base, head))
     if not before and not after:
@@ -120,10 +114,10 @@ def accuracies(base: Revision, head: Revision, changes: dict) -> list[str]:
         if row not in before or row not in after:
             lines.append(f"| {row} | {old} | {new} | {'new row' if row in after else 'row gone'} | | |")
             continue
-        if f"metrics/rows/{row}.json" not in changes:
+        if row not in matrices:
             lines.append(f"| {row} | {old} | {new} | unchanged | | |")
             continue
-        found = interval(row, base, head)
+        found = interval(row, base, head, *matrices[row])
         if found is None:
             lines.append(f"| {row} | {old} | {new} | {after[row] - before[row]:+.2%} | other test images | can't be told |")
             continue
@@ -148,25 +142,27 @@ def reruns(base: Revision, head: Revision) -> list[str]:
         if not old or not new:
             lines.append(f"| {stage} | {'new stage' if new else 'stage gone'} | |")
             continue
-        causes = ["command"] if old["cmd"] != new["cmd"] else []
-        old_params, new_params = ({f"{file}:{key}": value for file, keys in side.get("params", {}).items()
-                                   for key, value in keys.items()} for side in (old, new))
-        causes += [key.partition(":")[2] for key in {**old_params, **new_params}
-                   if old_params.get(key, "") != new_params.get(key, "")]
+        old_params, new_params = ({key: value for keys in side.get("params", {}).values() for key, value in keys.items()}
+                                  for side in (old, new))
         old_deps, new_deps, old_outs, new_outs = ({each["path"]: each.get("md5") for each in side.get(kind, [])}
                                                   for kind in ("deps", "outs") for side in (old, new))
-        causes += [path.removeprefix("../../").removeprefix("./") for path in {**old_deps, **new_deps}
-                   if old_deps.get(path) != new_deps.get(path)]
+        causes = ["command"] if old["cmd"] != new["cmd"] else []
+        causes += differing(old_params, new_params)
+        causes += [path.removeprefix("../../").removeprefix("./") for path in differing(old_deps, new_deps)]
         same = "the same" if old_outs == new_outs else "changed"
         lines.append(f"| {stage} | {', '.join(f'`{cause}`' for cause in causes) or 'run again'} | {same} |")
     return ["| stage | because of | outputs |", "|---|---|---|", *lines] if lines else ["None."]
 
 
-def confusions(base: Revision, head: Revision, rows: list[str]) -> list[str]:
+def differing(old: dict, new: dict) -> list:
+    """Return the keys that only one has, or that have another value in the other."""
+    return [key for key in {**old, **new} if key not in old or key not in new or old[key] != new[key]]
+
+
+def confusions(matrices: dict[str, tuple[Counts, Counts]]) -> list[str]:
     """Return the confusion matrix after the change, with the difference, of every row where it changed."""
     lines = []
-    for row in rows:
-        before, after = base.confusion(row), head.confusion(row)
+    for row, (before, after) in matrices.items():
         if not before or not after or before == after:
             continue
         lines += ["<details>", f"<summary>{row}</summary>", ""]
@@ -236,18 +232,19 @@ def report(root: Path, pipeline: PurePosixPath, base_name: str, head_name: str |
     metrics, params = (differences(root, kind, base, head) for kind in ("metrics", "params"))
     changed = [f"| `{key}` | {_value(change.get('old'))} | {_value(change.get('new'))} |"
                for key, change in sorted(params.get("params.yaml", {}).items())]
-    rows = [PurePosixPath(path).stem for path in metrics if path.startswith("metrics/rows/")]
+    rows = sorted(PurePosixPath(path).stem for path in metrics if path.startswith("metrics/rows/"))
+    matrices = {row: (base.confusion(row), head.confusion(row)) for row in rows}
     image = picture(base, head)
     target = (head.yaml("params.yaml") or {}).get("target")
     where = "" if pipeline == PurePosixPath(".") else f" ({pipeline})"
     return "\n".join([
         f"# {head.label} against {base.label}{where}", "",
-        f"## Test accuracy on {target}", "", *accuracies(base, head, metrics), "",
+        f"## Test accuracy on {target}", "", *accuracies(base, head, matrices), "",
         "## Parameters", "", *(["| parameter | before | after |", "|---|---|---|", *changed] if changed else ["None changed."]), "",
         "## Stages that reran", "", *reruns(base, head), "",
         "## Training curves", "",
         "![Validation accuracy by epoch, before and after](curves.png)" if image else "None changed.", "",
-        "## Confusion matrices", "", *confusions(base, head, sorted(rows)), ""]), image
+        "## Confusion matrices", "", *confusions(matrices), ""]), image
 
 
 def _value(value) -> str:
@@ -268,9 +265,10 @@ def main() -> None:
             raise UserError(f"--pipeline {arguments.pipeline} is not in this repository, {root}")
         page, image = report(root, PurePosixPath(folder.relative_to(root).as_posix()), arguments.base, arguments.head)
         write_bytes(arguments.out / "report.md", page.encode())
-        (arguments.out / "curves.png").unlink(missing_ok=True)
         if image:
             write_bytes(arguments.out / "curves.png", image)
+        else:
+            (arguments.out / "curves.png").unlink(missing_ok=True)
     except UserError as error:
         sys.exit(str(error))
     print(arguments.out / "report.md")
