@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 from vitscale import compute, models
 from vitscale.arrays import Split
 from vitscale.files import read_yaml
-from vitscale.train import Training, make_optimizer
+from vitscale.train import Training, make_optimizers
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES, CLASSES, BATCH_SIZES = 2048, 10, (64, 128, 256)
@@ -62,8 +62,8 @@ class PilImages(torch.utils.data.Dataset):
 
 def usual_transform(policy: dict, config: dict):
     steps = []
-    if policy["crop_padding"] or policy["crop_size"]:
-        steps.append(v2.RandomCrop(policy["crop_size"] or config["image_size"], padding=policy["crop_padding"]))
+    if policy["crop_padding"]:
+        steps.append(v2.RandomCrop(config["image_size"], padding=policy["crop_padding"]))
     if policy["flip"]:
         steps.append(v2.RandomHorizontalFlip())
     if policy["trivial_augment"]:
@@ -113,10 +113,11 @@ class Usual:
         self.model = models.build(config).to(device)
         for block in getattr(self.model.backbone, "blocks", []):
             block.attention = SdpaAttention(block.attention)
-        self.optimizer, self.precision, self.device = make_optimizer(self.model, recipe), precision, device
+        self.optimizers, self.precision, self.device = make_optimizers(self.model, recipe), precision, device
         self.loss, self.mix, self.clip = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"]), usual_mix(policy), recipe["clip_norm"]
-        for group in self.optimizer.param_groups:
-            group["lr"] = 1e-4
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-4
         self.loader = torch.utils.data.DataLoader(PilImages(split, usual_transform(policy, config)), batch_size, shuffle=True,
                                                   num_workers=2, persistent_workers=True, drop_last=True)
         self.batch_size, self.batches = batch_size, self.endless()
@@ -137,11 +138,12 @@ class Usual:
             on_input += time.perf_counter() - before
             with compute.autocast(self.precision, self.device):
                 loss = self.loss(self.model(images).float(), labels)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             loss.backward()
             if self.clip:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             count += len(images)
         synchronise(self.device)
         seconds = time.perf_counter() - begin

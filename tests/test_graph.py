@@ -59,7 +59,7 @@ TABLE = {
     "published": {"compare"},
 }
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10", "vit": "resnet18", "resnet18": "vit", "light": "strong",
-         "strong": "light", "small": "light", "vit-cifar100": "vit-scratch", "resnet18-cifar100": "resnet18-scratch",
+         "strong": "light", "vit-cifar100": "vit-scratch", "resnet18-cifar100": "resnet18-scratch",
          "vit-scratch": "resnet18-scratch", "resnet18-scratch": "vit-scratch"}
 
 STAND_IN = '''import sys

@@ -195,14 +195,15 @@ def test_imagenet_resnet_equals_torchvisions(training):
 
 
 @torch.no_grad()
-def test_cifar_stem():
-    """The stem for 32 px shrinks the images, or the network has another size than the usual 11.17M parameters."""
-    model = build(RESNET | {"stem": "cifar"}).eval()
+@pytest.mark.parametrize(("stem", "stride"), [("cifar", 1), ("cifar_stride2", 2)])
+def test_cifar_stem(stem, stride):
+    """The stem for 32 px shrinks the images more than it says, or the network hasn't the usual 11.17M parameters."""
+    model = build(RESNET | {"stem": stem}).eval()
     conv = model.backbone.conv1
-    assert (conv.kernel_size, conv.stride, conv.padding, conv.bias) == ((3, 3), (1, 1), (1, 1), None)
+    assert (conv.kernel_size, conv.stride, conv.padding, conv.bias) == ((3, 3), (stride, stride), (1, 1), None)
     shapes = []
     model.backbone.layer1.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape)))
-    assert model(images()).shape == (4, 10) and shapes == [(4, 64, 32, 32)]
+    assert model(images()).shape == (4, 10) and shapes == [(4, 64, 32 // stride, 32 // stride)]
     assert count_parameters(model) == 11_173_962
     usual = (2 / (64 * 9)) ** 0.5  # He et al. 2015, fan out
     assert abs(conv.weight.std() / usual - 1) < 0.1
@@ -242,6 +243,7 @@ def test_macs_of_resnet18():
     """ResNet-18 doesn't come out at the 1.81G multiply-accumulates that it is known for, at 224 px."""
     assert count_macs(RESNET | {"image_size": 224, "num_classes": 1000}) == pytest.approx(1.814e9, rel=0.001)
     assert count_macs(RESNET | {"stem": "cifar"}) == pytest.approx(0.556e9, rel=0.005)
+    assert count_macs(RESNET | {"stem": "cifar_stride2"}) == pytest.approx(0.556e9 / 4, rel=0.005)
 
 
 def test_normalise():

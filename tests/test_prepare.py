@@ -19,8 +19,8 @@ from vitscale.sources import open_source
 from vitscale.stage import run
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-OFF = {"crop_padding": 0, "crop_size": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
-POLICIES = {"none": OFF, "strong": OFF | {"crop_padding": 4, "crop_size": 0, "flip": True, "trivial_augment": True, "erasing": 0.5, "mixup": 0.2,
+OFF = {"crop_padding": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+POLICIES = {"none": OFF, "strong": OFF | {"crop_padding": 4, "flip": True, "trivial_augment": True, "erasing": 0.5, "mixup": 0.2,
                                           "cutmix": 1.0}}
 
 

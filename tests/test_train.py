@@ -32,8 +32,9 @@ RESNET = {"architecture": "resnet18", "image_size": 32, "stem": "imagenet", "num
 COMMON = {"batch_size": 16, "weight_decay": 0.05, "warmup_epochs": 1, "label_smoothing": 0.0, "clip_norm": 1.0,
           "ema_decay": 0.0, "compile": False}
 ADAMW = COMMON | {"optimizer": "adamw", "beta2": 0.99}
+MUON = COMMON | {"optimizer": "muon", "momentum": 0.95, "beta2": 0.99}
 SGD = COMMON | {"optimizer": "sgd", "momentum": 0.9}
-OFF = {"crop_padding": 0, "crop_size": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+OFF = {"crop_padding": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
 LIGHT = OFF | {"crop_padding": 2, "flip": True}
 
 
@@ -110,13 +111,18 @@ def test_learning_rate(total, warmup):
     assert learning_rate(total, total, warmup, peak) == pytest.approx(0, abs=1e-12)
 
 
-def test_every_step_runs_at_its_rate(split):
-    """The optimizer doesn't get the schedule's rate, or warmup_epochs is counted in something else than epochs."""
-    training = training_of(split, recipe=ADAMW | {"warmup_epochs": 0.5}, epochs=3, lr=0.01)
+def groups_of(training: Training) -> list[dict]:
+    return [group for optimizer in training.optimizers for group in optimizer.param_groups]
+
+
+@pytest.mark.parametrize("recipe", [ADAMW, MUON], ids=["adamw", "muon"])
+def test_every_step_runs_at_its_rate(split, recipe):
+    """An optimizer doesn't get the schedule's rate, or warmup_epochs is counted in something else than epochs."""
+    training = training_of(split, recipe=recipe | {"warmup_epochs": 0.5}, epochs=3, lr=0.01)
     assert (training.steps_per_epoch, training.total_steps, training.warmup_steps) == (4, 12, 2)
     for step in (0, 1, 2, 11):
         training.step(*training.batch(np.arange(16), step), step)
-        assert {group["lr"] for group in training.optimizer.param_groups} == {learning_rate(step, 12, 2, 0.01)}
+        assert {group["lr"] for group in groups_of(training)} == {learning_rate(step, 12, 2, 0.01)}
     assert training_of(split, recipe=ADAMW | {"warmup_epochs": 50}, epochs=3).warmup_steps == 11  # never all of it
     assert training_of(split, recipe=ADAMW | {"batch_size": 500}).batch_size == 64  # a batch larger than the data set
 
@@ -156,11 +162,42 @@ def test_parameter_groups_of_resnet18():
 def test_parameter_groups_of_a_probe(split):
     """The probe's optimizer holds a parameter of the backbone."""
     training = training_of(split, RESNET, SGD, frozen=True)
-    groups = training.optimizer.param_groups
-    assert [names_of(training.model, group) for group in groups] == [{"head.weight"}, {"head.bias"}]
+    assert [names_of(training.model, group) for group in groups_of(training)] == [{"head.weight"}, {"head.bias"}]
 
 
-@pytest.mark.parametrize(("recipe", "factor"), [(ADAMW, 1 - 0.1 * 0.05), (SGD, 1 - 0.1 * 0.05 * 1.9)], ids=["adamw", "sgd"])
+def test_muon_takes_the_matrices_of_the_blocks(split):
+    """Muon updates the patch embedding, the head or a bias, or a parameter has two optimizers or none."""
+    training = training_of(split, VIT | {"depth": 2}, MUON)
+    muon, adamw = training.optimizers
+    layers = ("attention.qkv", "attention.out", "mlp.0", "mlp.2")
+    assert [names_of(training.model, group) for group in muon.param_groups] == [
+        {f"backbone.blocks.{i}.{name}.weight" for i in range(2) for name in layers}]
+    assert (type(muon), type(adamw)) == (torch.optim.Muon, torch.optim.AdamW)
+    taken = [name for group in groups_of(training) for name in names_of(training.model, group)]
+    assert sorted(taken) == sorted(name for name, _ in training.model.named_parameters())
+
+
+def test_muon_steps_are_orthogonal(split):
+    """An update of Muon isn't a nearly orthogonal matrix of AdamW's size, whatever the gradient: 0.2 * lr a value."""
+    training = training_of(split, recipe=MUON | {"warmup_epochs": 0, "weight_decay": 0.0}, lr=0.1)
+    nn.init.normal_(training.model.head.weight)  # a zero head passes no gradient on
+    matrix = training.model.backbone.blocks[0].mlp[0].weight
+    before = matrix.detach().clone()
+    training.step(*training.batch(np.arange(16), 0), 0)
+    values = torch.linalg.svdvals((matrix.detach() - before).double()) / (0.1 * 0.2 * max(matrix.shape) ** 0.5)
+    assert 0.6 < values.median() and values.max() < 1.3  # five Newton-Schulz steps leave the least ones behind
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_muon_without_matrices_is_adamw(split, frozen):
+    """A recipe with Muon fails on a ResNet or for a probe, or isn't AdamW there."""
+    results = [fit(training_of(split, RESNET if not frozen else VIT, recipe, frozen=frozen), split, 2, Nowhere())
+               for recipe in (ADAMW, MUON)]
+    assert raw(results[0].state) == raw(results[1].state)
+
+
+@pytest.mark.parametrize(("recipe", "factor"), [(ADAMW, 1 - 0.1 * 0.05), (MUON, 1 - 0.1 * 0.05), (SGD, 1 - 0.1 * 0.05 * 1.9)],
+                         ids=["adamw", "muon", "sgd"])
 def test_weight_decay_shrinks_decayed_parameters_alone(split, recipe, factor):
     """With zero gradients a step shrinks something other than the decayed parameters, or them by another factor.
 
@@ -173,7 +210,7 @@ def test_weight_decay_shrinks_decayed_parameters_alone(split, recipe, factor):
     training.loss = lambda logits, targets: (0 * logits).sum()
     before = {name: parameter.detach().clone() for name, parameter in training.model.named_parameters()}
     training.step(*training.batch(np.arange(16), 0), 0)
-    decayed = names_of(training.model, training.optimizer.param_groups[0])
+    decayed = set().union(*(names_of(training.model, group) for group in groups_of(training) if group["weight_decay"]))
     assert 0 < len(decayed) < len(before)
     for name, parameter in training.model.named_parameters():
         if name in decayed:
@@ -285,8 +322,8 @@ def test_loss_falls_for_resnet18(split):
 
 
 @pytest.mark.parametrize(("config", "recipe"), [
-    (VIT | {"dropout": 0.1, "stochastic_depth": 0.2}, ADAMW), (VIT, SGD | {"ema_decay": 0.9}), (RESNET, SGD)],
-    ids=["vit adamw", "vit sgd ema", "resnet18 sgd"])
+    (VIT | {"dropout": 0.1, "stochastic_depth": 0.2}, ADAMW), (VIT, MUON),
+    (VIT, SGD | {"ema_decay": 0.9}), (RESNET, SGD)], ids=["vit adamw", "vit muon", "vit sgd ema", "resnet18 sgd"])
 def test_twice_the_same(split, config, recipe):
     """The same training gives other weights or figures: it depends on something that its key doesn't hold."""
     results = []
@@ -429,6 +466,7 @@ def test_clip_norm_bounds_the_gradient(split):
 
 RESUMED = {
     "vit adamw": (VIT | {"dropout": 0.2, "stochastic_depth": 0.1}, ADAMW | {"ema_decay": 0.9}, 4, 3e-3),
+    "vit muon": (VIT | {"dropout": 0.2, "depth": 2}, MUON, 3, 3e-3),
     "vit sgd": (VIT | {"dropout": 0.2, "depth": 2}, SGD | {"ema_decay": 0.9}, 4, 3e-2),
     "vit without average": (VIT | {"dropout": 0.2}, ADAMW, 3, 3e-3),
     "resnet18 sgd": (RESNET, SGD | {"ema_decay": 0.5}, 2, 1e-2),

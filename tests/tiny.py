@@ -17,8 +17,8 @@ PARAMS = {
     "download": {"digits": {"source": "digits", "classes": [0, 1], "sha256": SHA256}},
     "prepare": {"digits": {"validation": 0.2}},
     "augment": {
-        "light": {"crop_padding": 2, "crop_size": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
-        "strong": {"crop_padding": 2, "crop_size": 0, "flip": True, "trivial_augment": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}},
+        "light": {"crop_padding": 2, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
+        "strong": {"crop_padding": 2, "flip": True, "trivial_augment": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}},
     "models": {"vit": {"architecture": "vit", "image_size": 32, "patch_size": 8, "dim": 16, "depth": 1, "heads": 2,
                        "mlp_dim": 32, "pool": "mean", "positions": "learned", "dropout": 0.1, "stochastic_depth": 0.0}},
     "recipes": {"vit": {"optimizer": "adamw", "beta2": 0.99, "batch_size": 32, "weight_decay": 0.05, "warmup_epochs": 0,

@@ -3,8 +3,6 @@
 A policy is an entry of params.yaml's `augment`:
 
     crop_padding: 4         random crop after zero padding by so many pixels; 0: off
-    crop_size: 0            side of the crop in pixels; 0: the image's own. A smaller one costs a convolutional net less,
-                            which is then scored on whole images (Touvron et al. 2019)
     flip: true              horizontal, with probability 1/2
     trivial_augment: false  TrivialAugment (Müller & Hutter 2021): one operation an image at a random strength
     erasing: 0.0            probability of random erasing (Zhong et al. 2020), to the channel mean
@@ -42,16 +40,16 @@ def generator_for(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(state & 0x7FFFFFFFFFFFFFFF)
 
 
-def crop(images: Tensor, top: Tensor, left: Tensor, padding: int, size: int = 0) -> Tensor:
-    """Return each image's own window, of a side or of the image's size (0), after zero padding.
+def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
+    """Return each image's own window of its size after zero padding.
 
-    Images (b, h, w, c), offsets (b,) from 0 to h + 2 * padding - size.
+    Images (b, h, w, c), offsets (b,) from 0 to 2 * padding.
     """
     batch, height, width, channels = images.shape
     padded = images.new_zeros(batch, height + 2 * padding, width + 2 * padding, channels)
     padded[:, padding:padding + height, padding:padding + width] = images
-    rows = top[:, None] + torch.arange(size or height, device=images.device)
-    columns = left[:, None] + torch.arange(size or width, device=images.device)
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    columns = left[:, None] + torch.arange(width, device=images.device)
     each = torch.arange(batch, device=images.device)
     return padded[each[:, None, None], rows[:, :, None], columns[:, None, :]]
 
@@ -225,14 +223,12 @@ def augment(images: Tensor, labels: Tensor, num_classes: int, policy: dict, mean
             generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Augment uint8 images (b, h, w, 3) with labels (b,); return float images in 0..255 and targets (b, classes).
 
-    With a crop_size c the images come out as (b, c, c, 3).
     `mean` (three values in 0..1) fills what random erasing takes out.
     """
     batch, device = len(images), images.device
-    if policy["crop_padding"] or policy["crop_size"]:
-        padding, size = policy["crop_padding"], policy["crop_size"] or images.shape[1]
-        top, left = torch.randint(images.shape[1] + 2 * padding - size + 1, (2, batch), generator=generator).to(device)
-        images = crop(images, top, left, padding, size)
+    if policy["crop_padding"]:
+        top, left = torch.randint(2 * policy["crop_padding"] + 1, (2, batch), generator=generator).to(device)
+        images = crop(images, top, left, policy["crop_padding"])
     if policy["flip"]:
         flipped = torch.randint(2, (batch,), generator=generator, dtype=torch.bool).to(device)
         images = torch.where(flipped[:, None, None, None], images.flip(2), images)

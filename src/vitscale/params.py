@@ -25,7 +25,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 KINDS = {"source": ["cifar10", "cifar100", "digits", "imagefolder"], "architecture": ["vit", "resnet18"],
-         "optimizer": ["adamw", "sgd"]}
+         "optimizer": ["adamw", "muon", "sgd"]}
 
 
 def _unique(values: list[int]) -> list[int]:
@@ -70,7 +70,6 @@ class Prepare(Entry):
 
 class Augment(Entry):
     crop_padding: Annotated[int, Field(ge=0)]
-    crop_size: Annotated[int, Field(ge=0)]
     flip: bool
     trivial_augment: bool
     erasing: Annotated[float, Field(ge=0, le=1)]
@@ -95,7 +94,7 @@ class Vit(Entry):
 class ResNet18(Entry):
     architecture: Literal["resnet18"]
     image_size: Count
-    stem: Literal["cifar", "imagenet"]
+    stem: Literal["cifar", "cifar_stride2", "imagenet"]
 
 
 class Recipe(Entry):
@@ -110,6 +109,12 @@ class Recipe(Entry):
 
 class AdamW(Recipe):
     optimizer: Literal["adamw"]
+    beta2: Rate
+
+
+class Muon(Recipe):
+    optimizer: Literal["muon"]
+    momentum: Rate
     beta2: Rate
 
 
@@ -151,7 +156,7 @@ class Params(Entry):
     prepare: dict[Name, Prepare]
     augment: dict[Name, Augment]
     models: dict[Name, Annotated[Vit | ResNet18, Field(discriminator="architecture")]]
-    recipes: dict[Name, Annotated[AdamW | Sgd, Field(discriminator="optimizer")]]
+    recipes: dict[Name, Annotated[AdamW | Muon | Sgd, Field(discriminator="optimizer")]]
     pretrain: dict[Name, Pretrain]
     rows: dict[Name, Row]
     published: dict[Name, Published]
@@ -181,7 +186,6 @@ def _mismatches(params: Params):
                 yield f"models.{name}.heads: {model.heads} doesn't divide dim {model.dim}"
             if model.positions == "sincos" and model.dim % 4:
                 yield f"models.{name}.dim: {model.dim} is no multiple of 4, which sincos positions need"
-    models: dict[str, str | None] = {}  # of each entry that trains
     starts = {f"{model}-scratch": model for model in params.models}
     for name, entry in params.pretrain.items():
         if name in starts:
@@ -190,9 +194,7 @@ def _mismatches(params: Params):
         yield from names(f"pretrain.{name}.data", entry.data, "prepare", params.prepare)
         yield from fits(f"pretrain.{name}", entry.model, entry.data)
         starts.setdefault(name, entry.model)
-        models[f"pretrain.{name}"] = entry.model
     for name, entry in params.rows.items():
-        models[f"rows.{name}"] = starts.get(entry.start)
         if entry.start not in starts:
             yield f"rows.{name}.start: there is no {entry.start}; there are {', '.join(starts)}"
         yield from fits(f"rows.{name}", starts.get(entry.start), params.target)
@@ -200,14 +202,6 @@ def _mismatches(params: Params):
         for name, entry in entries.items():
             yield from names(f"{section}.{name}.recipe", entry.recipe, "recipes", params.recipes)
             yield from names(f"{section}.{name}.augment", entry.augment, "augment", params.augment)
-            model, policy = params.models.get(models[f"{section}.{name}"]), params.augment.get(entry.augment)
-            if model and policy and policy.crop_size:
-                if model.architecture == "vit" and policy.crop_size != model.image_size:
-                    yield (f"{section}.{name}.augment: augment.{entry.augment}.crop_size is {policy.crop_size}; a ViT has positions "
-                           f"for its image_size {model.image_size} only, so it must be that, or 0")
-                elif policy.crop_size > model.image_size + 2 * policy.crop_padding:
-                    yield (f"{section}.{name}.augment: augment.{entry.augment}.crop_size {policy.crop_size} is more than the padded "
-                           f"image, {model.image_size + 2 * policy.crop_padding}")
 
 
 def _line(error: dict) -> str:

@@ -70,8 +70,7 @@ def preview(split: Split, indices: np.ndarray, mean: list[float], policies: dict
         for draw in range(2):
             result, targets = augment(images, labels, len(split.classes), policy, mean, generator_for(seed, draw))
             good = result.isfinite().all() and result.min() >= -1e-3 and result.max() <= 255.001
-            side = policy["crop_size"] or split.images.shape[1]
-            if not good or result.shape != (columns, side, side, 3) or not (targets.sum(1) - 1).abs().max() <= 1e-5:
+            if not good or result.shape != rows[0][1].shape or not (targets.sum(1) - 1).abs().max() <= 1e-5:
                 raise UserError(f"augment.{name} gives images outside 0..255 or targets that don't sum to 1")
             rows.append((name if draw == 0 else "", result))
     size = split.images.shape[1] * zoom

@@ -51,11 +51,24 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
 
 
-def make_optimizer(model: nn.Module, recipe: dict) -> torch.optim.Optimizer:
-    groups = parameter_groups(model, recipe["weight_decay"])
-    if recipe["optimizer"] == "adamw":
-        return torch.optim.AdamW(groups, betas=(0.9, recipe["beta2"]), fused=True)
-    return torch.optim.SGD(groups, lr=0.0, momentum=recipe["momentum"], nesterov=recipe["momentum"] > 0, fused=True)
+def make_optimizers(model: nn.Module, recipe: dict) -> list[torch.optim.Optimizer]:
+    """Return a recipe's optimizers, which share the trainable parameters and the learning rate.
+
+    "muon" updates the matrices of a ViT's blocks by Muon (Jordan et al. 2024), scaled to the size of AdamW's updates (Liu
+    et al. 2025, *Muon is scalable for LLM training*, section 2.2), and everything else by AdamW.
+    """
+    groups, optimizers = parameter_groups(model, recipe["weight_decay"]), []
+    if recipe["optimizer"] == "sgd":
+        return [torch.optim.SGD(groups, lr=0.0, momentum=recipe["momentum"], nesterov=recipe["momentum"] > 0, fused=True)]
+    if recipe["optimizer"] == "muon":
+        inner = {id(parameter) for name, parameter in model.named_parameters() if ".blocks." in name}
+        decayed = groups[0]["params"]
+        groups[0]["params"] = [parameter for parameter in decayed if id(parameter) not in inner]
+        matrices = [parameter for parameter in decayed if id(parameter) in inner]
+        if matrices:  # there are none in a ResNet, or under a probe
+            optimizers.append(torch.optim.Muon(matrices, lr=0.0, weight_decay=recipe["weight_decay"],
+                                               momentum=recipe["momentum"], adjust_lr_fn="match_rms_adamw"))
+    return [*optimizers, torch.optim.AdamW(groups, betas=(0.9, recipe["beta2"]), fused=True)]
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -78,7 +91,7 @@ class Training:
         self.total_steps = epochs * self.steps_per_epoch
         self.warmup_steps = min(round(recipe["warmup_epochs"] * self.steps_per_epoch), self.total_steps - 1)
         model.backbone.requires_grad_(not frozen_backbone)
-        self.optimizer = make_optimizer(model, recipe)
+        self.optimizers = make_optimizers(model, recipe)
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"])
         self.average = None
         if recipe["ema_decay"]:  # a frozen backbone's buffers are copied, since averaging would round its counters
@@ -109,15 +122,18 @@ class Training:
 
     def step(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
         """Update the weights once; return the loss, still on the device."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.total_steps, self.warmup_steps, self.lr)
+        rate = learning_rate(step, self.total_steps, self.warmup_steps, self.lr)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         with compute.autocast(self.precision, self.device):
             loss = self.loss(self.forward(images).float(), targets)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         if self.recipe["clip_norm"]:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe["clip_norm"])
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
         return loss.detach()
@@ -147,12 +163,13 @@ class Training:
         return self.model if self.average is None else self.average.module
 
     def state(self) -> dict:
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+        return {"model": self.model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "average": None if self.average is None else self.average.state_dict()}
 
     def restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
 
@@ -171,7 +188,7 @@ def fit(training: Training, validation: Split, epochs: int, checkpoint: Checkpoi
         logits = predict(model, training.config, validation, training.precision, training.device)
         loss = nn.functional.cross_entropy(logits, labels).item()
         accuracy = (logits.argmax(1) == labels).double().mean().item()
-        last_rate = training.optimizer.param_groups[0]["lr"]
+        last_rate = training.optimizers[0].param_groups[0]["lr"]
         history.append([epoch + 1, last_rate, train_loss, loss, accuracy])
         print(f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss {loss:.4f}, "
               f"validation accuracy {accuracy:.2%}", flush=True)
