@@ -1,18 +1,25 @@
-"""Images per second of our training loop, and of the usual way, on this machine.
+"""Images per second of our training loop, of the usual ways and of the bare matrix products, on this machine.
 
     python -m benchmarks.throughput [--json] [--repeats 5] [--steps 4]
 
 The usual way: torchvision.transforms.v2 on PIL images by the same policy, a DataLoader with 2 persistent workers, its
-best of three batch sizes, scaled_dot_product_attention, in float32 and in bfloat16. Ours: the recipes and policies of
-params.yaml's rows. The ways take turns, one short run each, and the medians over the turns are compared.
+best of three batch sizes, scaled_dot_product_attention, in float32 and in bfloat16. For a ViT there is a second one:
+Hugging Face's Trainer on a ViTForImageClassification of the same size (with a class token, which it always has), the same
+images and the same workers. Ours: the recipes and policies of params.yaml's rows, at the full image size. The ways take
+turns, one short run each, and the medians over the turns are compared.
+
+The floor is what a step's matrix products and convolutions would take at the rate of one large bfloat16 product: three
+forward passes' worth (one forward, two backward). What a step takes above it is everything else.
 """
 
 import argparse
+import gc
 import json
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -85,7 +92,7 @@ class Ours:
 
     def __init__(self, config: dict, split: Split, recipe: dict, policy: dict, precision: str, device: torch.device):
         self.training = Training(models.build(config), config, split, np.arange(len(split)), recipe=recipe, policy=policy,
-                                 epochs=1000, lr=1e-4, seed=0, precision=precision, device=device)
+                                 epochs=1000, lr=1e-4, sizes=[config["image_size"]], seed=0, precision=precision, device=device)
         self.batch_size, self.done = self.training.batch_size, 0
 
     def measure(self, steps: int) -> tuple[float, float]:
@@ -150,6 +157,46 @@ class Usual:
         return count / seconds, on_input / seconds
 
 
+class HuggingFace:
+    """Hugging Face's Trainer as its examples use it, at one batch size."""
+
+    def __init__(self, config: dict, split: Split, recipe: dict, policy: dict, precision: str, device: torch.device, batch_size: int):
+        from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig, ViTForImageClassification
+
+        class Clock(TrainerCallback):
+            """Notes when each step ended."""
+
+            def on_step_end(self, *_, **__):
+                synchronise(device)
+                clock.append(time.perf_counter())
+
+        clock = self.clock = []
+        model = ViTForImageClassification(ViTConfig(
+            hidden_size=config["dim"], num_hidden_layers=config["depth"], num_attention_heads=config["heads"],
+            intermediate_size=config["mlp_dim"], image_size=config["image_size"], patch_size=config["patch_size"],
+            num_labels=CLASSES))
+        folder = tempfile.TemporaryDirectory()
+        self.folder, self.batch_size = folder, batch_size
+
+        def trainer(steps: int) -> Trainer:
+            return Trainer(model, TrainingArguments(
+                folder.name, per_device_train_batch_size=batch_size, max_steps=steps, bf16=precision == "bfloat16",
+                use_cpu=device.type == "cpu", dataloader_num_workers=2, dataloader_drop_last=True, save_strategy="no",
+                report_to="none", disable_tqdm=True, logging_strategy="no", label_smoothing_factor=recipe["label_smoothing"],
+                max_grad_norm=recipe["clip_norm"], weight_decay=recipe["weight_decay"]),
+                train_dataset=PilImages(split, usual_transform(policy, config)), callbacks=[Clock()],
+                data_collator=lambda items: {"pixel_values": torch.stack([image for image, _ in items]),
+                                             "labels": torch.tensor([int(label) for _, label in items])})
+
+        self.trainer = trainer
+
+    def measure(self, steps: int) -> tuple[float, float]:
+        """Return images per second; the share of input can't be seen from outside the Trainer."""
+        self.clock.clear()
+        self.trainer(steps + 2).train()  # the first two steps start the workers
+        return steps * self.batch_size / (self.clock[-1] - self.clock[1]), float("nan")
+
+
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -160,6 +207,21 @@ def peak_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Return this device's bfloat16 matrix products in FLOP/s: the best of ten large ones."""
+    n = 8192 if device.type == "cuda" else 2048
+    a, b = torch.randn(2, n, n, device=device).bfloat16()
+    seconds = []
+    for _ in range(11):
+        synchronise(device)
+        begin = time.perf_counter()
+        for _ in range(5):
+            a @ b
+        synchronise(device)
+        seconds.append((time.perf_counter() - begin) / 5)
+    return 2 * n**3 / min(seconds[1:])
 
 
 def settings(model: str) -> tuple[dict, dict, dict, str]:
@@ -191,16 +253,17 @@ def benchmark(model: str, repeats: int, steps: int) -> dict:
     config, recipe, policy, precision = settings(model)
     device, split = compute.setup(), random_split(config)
     ways = {"ours": Ours(config, split, recipe, policy, precision, device)}
-    for name in ("float32", "bfloat16"):
-        tried = {size: Usual(config, split, recipe, policy, name, device, size) for size in BATCH_SIZES}
-        speed = {}
-        for size, way in tried.items():
-            way.measure(1)  # starts the workers
-            speed[size] = way.measure(2)[0]
-        best = max(speed, key=speed.get)
-        ways[f"usual {name}, batch {best}"] = tried.pop(best)
-        for way in tried.values():
-            del way.batches, way.loader
+    for kind, name in ((Usual, "usual"), (HuggingFace, "Trainer"))[:2 if config["architecture"] == "vit" else 1]:
+        for precision_there in ("float32", "bfloat16"):
+            tried = {size: kind(config, split, recipe, policy, precision_there, device, size) for size in BATCH_SIZES}
+            speed = {}
+            for size, way in tried.items():
+                way.measure(1)  # starts the workers
+                speed[size] = way.measure(2)[0]
+            best = max(speed, key=speed.get)
+            ways[f"{name} {precision_there}, batch {best}"] = tried.pop(best)
+            del tried, way
+            gc.collect()  # so that the others' workers end
     ways["ours"].measure(2)
     results = {name: [] for name in ways}
     for _ in range(repeats):
@@ -212,6 +275,7 @@ def benchmark(model: str, repeats: int, steps: int) -> dict:
     alone = subprocess.run([sys.executable, "-m", "benchmarks.throughput", "--peak", model], cwd=ROOT, check=True,
                            capture_output=True, text=True)
     return {"ways": medians, **json.loads(alone.stdout),
+            "floor_images_per_second": matrix_rate(device) / (3 * 2 * models.count_macs(config)),
             "ratio": {name: ours / way["images_per_second"] for name, way in medians.items() if name != "ours"}}
 
 
@@ -230,11 +294,14 @@ def main() -> None:
         print(json.dumps(result, indent=2))
         return
     for model, figures in result.items():
+        floor = figures["floor_images_per_second"]
         print(f"{model}: our peak memory {figures['peak_gib']:.2f} GiB")
+        print(f"  {'floor of matrix products':28} {floor:8.0f} images/s")
         for name, way in figures["ways"].items():
-            ratio = figures["ratio"].get(name)
-            print(f"  {name:28} {way['images_per_second']:8.0f} images/s, input {way['input_share']:6.1%} of a step"
-                  + (f", ours is {ratio:.2f} times as fast" if ratio else ""))
+            ratio, speed, share = figures["ratio"].get(name), way["images_per_second"], way["input_share"]
+            print(f"  {name:28} {speed:8.0f} images/s"
+                  + (f", input {share:6.1%} of a step" if share == share else "")
+                  + (f", ours is {ratio:.2f} times as fast" if ratio else f", a step takes {floor / speed:.2f} times its floor"))
 
 
 if __name__ == "__main__":

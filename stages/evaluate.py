@@ -33,7 +33,7 @@ def main(stage: Stage) -> None:
               [[a, p, counts[i, j]] for i, a in enumerate(classes) for j, p in enumerate(classes)])
     write_csv(stage.out(f"metrics/classes/{row}.csv"), ["class", "precision", "recall", "f1"],
               [[name, *values] for name, values in zip(classes, per_class(counts))])
-    write_csv(stage.out(f"predictions/{row}.csv"), ["actual", "predicted"],
+    write_csv(stage.out(f"metrics/predictions/{row}.csv"), ["actual", "predicted"],
               [[classes[a], classes[p]] for a, p in zip(split.labels, predicted)])
 
 

@@ -40,15 +40,15 @@ recipes:
   resnet18: {optimizer: sgd, momentum: 0.9, batch_size: 128, weight_decay: 0.0005, warmup_epochs: 0.3,
              label_smoothing: 0.1, clip_norm: 0.0, ema_decay: 0.0, compile: false}
 pretrain:
-  vit-cifar100: {model: vit, data: cifar100, fraction: 1.0, recipe: vit, augment: light, epochs: 9, lr_scale: 1.0}
-  resnet18-cifar100: {model: resnet18, data: cifar100, fraction: 1.0, recipe: resnet18, augment: light, epochs: 2, lr_scale: 9.0}
+  vit-cifar100: {model: vit, data: cifar100, fraction: 1.0, recipe: vit, augment: light, sizes: [16, 32], epochs: 9, lr_scale: 1.0}
+  resnet18-cifar100: {model: resnet18, data: cifar100, fraction: 1.0, recipe: resnet18, augment: light, sizes: [16, 32], epochs: 2, lr_scale: 9.0}
 rows:
-  vit-cifar100: {start: vit-cifar100, protocol: full, recipe: vit, augment: light, epochs: 4, lr_scale: 1.0}
-  resnet18-cifar100: {start: resnet18-cifar100, protocol: full, recipe: resnet18, augment: light, epochs: 2, lr_scale: 9.0}
-  resnet18-cifar100-probe: {start: resnet18-cifar100, protocol: linear_probe, recipe: resnet18, augment: light, epochs: 1,
+  vit-cifar100: {start: vit-cifar100, protocol: full, recipe: vit, augment: light, sizes: [16, 32], epochs: 4, lr_scale: 1.0}
+  resnet18-cifar100: {start: resnet18-cifar100, protocol: full, recipe: resnet18, augment: light, sizes: [16, 32], epochs: 2, lr_scale: 9.0}
+  resnet18-cifar100-probe: {start: resnet18-cifar100, protocol: linear_probe, recipe: resnet18, augment: light, sizes: [16, 32], epochs: 1,
                             lr_scale: 9.0}
-  vit-scratch: {start: vit-scratch, protocol: full, recipe: vit, augment: light, epochs: 4, lr_scale: 1.0}
-  resnet18-scratch: {start: resnet18-scratch, protocol: full, recipe: resnet18, augment: light, epochs: 2, lr_scale: 9.0}
+  vit-scratch: {start: vit-scratch, protocol: full, recipe: vit, augment: light, sizes: [16, 32], epochs: 4, lr_scale: 1.0}
+  resnet18-scratch: {start: resnet18-scratch, protocol: full, recipe: resnet18, augment: light, sizes: [16, 32], epochs: 2, lr_scale: 9.0}
 published:
   vit-cifar100: {accuracy: 0.65, protocol: full}
 """)  # not the study's own, which may change without a test having to
@@ -189,7 +189,7 @@ BAD_VALUES = [  # key, value, what the line must say is allowed
     ("precision", "float16", "'auto', 'bfloat16' or 'float32'"),
     ("models.vit.pool", "max", "'class' or 'mean'"),
     ("models.vit.positions", "rope", "'learned' or 'sincos'"),
-    ("models.resnet18.stem", "patch", "'cifar', 'cifar_stride2' or 'imagenet'"),
+    ("models.resnet18.stem", "patch", "'cifar' or 'imagenet'"),
     ("rows.vit-scratch.protocol", "probe", "'full' or 'linear_probe'"),
     ("published.vit-cifar100.protocol", "half", "'full' or 'linear_probe'"),
     ("download.cifar10.source", "mnist", "cifar10, cifar100, digits, imagefolder"),
@@ -277,24 +277,13 @@ def test_a_vit_whose_numbers_dont_fit_is_one_line(values, key, words):
     assert faults(changed("models.vit", BASE["models"]["vit"] | {"dim": 6, "heads": 2})) == []  # learned ones fit
 
 
-def test_image_sizes_that_dont_match_are_one_line_an_entry():
-    """A model gets images of another size than it is built for, or the line doesn't name both sizes."""
-    big = BASE["models"]["vit"] | {"image_size": 64}
-    content = changed("models.big", big)
-    assert faults(content) == []
-    entry = BASE["pretrain"]["vit-cifar100"] | {"model": "big"}
-    found = the_fault(changed("pretrain.big-cifar100", entry, content))
-    assert found.startswith("pretrain.big-cifar100: ") and "models.big.image_size is 64" in found and "cifar100 have 32" in found
-    found = the_fault(changed("rows.big-scratch", BASE["rows"]["vit-scratch"] | {"start": "big-scratch"}, content))
-    assert found.startswith("rows.big-scratch: ") and "64" in found and "cifar10 have 32" in found
-    folder = {"source": "imagefolder", "image_size": 64, "sha256": {"train": None, "test": None}}
-    content = changed("prepare.mine", {"validation": 0.1}, changed("download.mine", folder, content))
-    content = changed("pretrain.big-mine", entry | {"data": "mine"}, content)
-    assert faults(content) == []
-    found = the_fault(changed("rows.big-mine", BASE["rows"]["vit-cifar100"] | {"start": "big-mine"}, content))  # then on cifar10
-    assert found.startswith("rows.big-mine: ")
-    found = faults(changed("models.vit.image_size", 64))
-    assert [line.split(": ")[1] for line in found] == ["pretrain.vit-cifar100", "rows.vit-cifar100", "rows.vit-scratch"]
+def test_sizes_that_the_patches_dont_divide_are_one_line_each():
+    """A ViT gets images that its patches don't cover, or a ResNet, which has none, is rejected."""
+    for key in ("pretrain.vit-cifar100", "rows.vit-cifar100", "rows.vit-scratch"):
+        assert the_fault(changed(f"{key}.sizes", [16, 30, 32])) == f"{key}.sizes: the patch_size 4 of models.vit doesn't divide 30"
+        assert len(faults(changed(f"{key}.sizes", [15, 30]))) == 2
+    assert faults(changed("rows.resnet18-scratch.sizes", [15, 30])) == []
+    assert faults(changed("models.vit.image_size", 64)) == []  # images are resized to it
 
 
 @pytest.mark.parametrize("section", ["download", "prepare", "augment", "models", "recipes", "pretrain", "rows", "published"])

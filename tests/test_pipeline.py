@@ -43,7 +43,7 @@ def test_same_bytes_in_two_fresh_folders(done, tmp_path):
     assert time.monotonic() - start < 60  # 20 s alone on 2 cores
     first = outputs(done)
     assert outputs(second) == first
-    assert {path.split("/")[0] for path in first} == {"data", "models", "metrics", "predictions", "plots"}
+    assert {path.split("/")[0] for path in first} == {"data", "models", "metrics", "plots"}
 
 
 def test_metrics_are_flat_numbers(done):
@@ -92,7 +92,7 @@ def test_noise_for_test_images_leaves_the_weights_alone(copy, checkpoints):
         run(sys.executable, f"stages/{stage}.py", key, cwd=copy)
     after = outputs(copy)
     differing = {path for path in before if before[path] != after[path]}
-    assert differing and {path.split("/")[0] for path in differing} <= {"data", "metrics", "predictions"}
+    assert differing and {path.split("/")[0] for path in differing} <= {"data", "metrics"}
     assert {path for path in differing if path.startswith("data/")} == {"data/raw/digits/test/images.npy"}
     assert not any(path.startswith("metrics/history") for path in differing)
 

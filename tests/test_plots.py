@@ -16,7 +16,7 @@ EXAMPLE = ROOT / "examples/digits"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What git has of the example, as a repository of its own: no data, predictions or previews."""
+    """What git has of the example, as a repository of its own: no data, weights or previews."""
     folder = checkout(tmp_path_factory.mktemp("plots") / "repo")
     shutil.copytree(EXAMPLE / "metrics", folder / "metrics")
     shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")

@@ -21,8 +21,8 @@ from vitscale.augment import generator_for
 from vitscale.checkpoint import Checkpoint, checkpoint_for
 from vitscale.files import UserError
 from vitscale.inference import predict
-from vitscale.models import build, normalise
-from vitscale.train import Training, fit, learning_rate, parameter_groups, stratified
+from vitscale.models import build, to_input
+from vitscale.train import Muon, Training, fit, learning_rate, parameter_groups, stratified
 
 CPU = torch.device("cpu")
 STATISTICS = {"mean": [0.5, 0.5, 0.5], "std": [0.3, 0.3, 0.3]}
@@ -79,11 +79,12 @@ class Killing(Checkpoint):
 
 
 def training_of(split: Split, config: dict = VIT, recipe: dict = ADAMW, *, epochs: int = 2, lr: float = 3e-3, seed: int = 0,
-                initial: int = 0, policy: dict = LIGHT, indices: np.ndarray | None = None, frozen: bool = False) -> Training:
+                initial: int = 0, policy: dict = LIGHT, indices: np.ndarray | None = None, frozen: bool = False,
+                sizes: list[int] = [32]) -> Training:
     torch.manual_seed(initial)
     model = build(config)
     indices = np.arange(len(split)) if indices is None else indices
-    return Training(model, config, split, indices, recipe=recipe, policy=policy, epochs=epochs, lr=lr, seed=seed,
+    return Training(model, config, split, indices, recipe=recipe, policy=policy, epochs=epochs, lr=lr, sizes=sizes, seed=seed,
                     precision="float32", device=CPU, frozen_backbone=frozen)
 
 
@@ -172,7 +173,7 @@ def test_muon_takes_the_matrices_of_the_blocks(split):
     layers = ("attention.qkv", "attention.out", "mlp.0", "mlp.2")
     assert [names_of(training.model, group) for group in muon.param_groups] == [
         {f"backbone.blocks.{i}.{name}.weight" for i in range(2) for name in layers}]
-    assert (type(muon), type(adamw)) == (torch.optim.Muon, torch.optim.AdamW)
+    assert (type(muon), type(adamw)) == (Muon, torch.optim.AdamW)
     taken = [name for group in groups_of(training) for name in names_of(training.model, group)]
     assert sorted(taken) == sorted(name for name, _ in training.model.named_parameters())
 
@@ -186,6 +187,26 @@ def test_muon_steps_are_orthogonal(split):
     training.step(*training.batch(np.arange(16), 0), 0)
     values = torch.linalg.svdvals((matrix.detach() - before).double()) / (0.1 * 0.2 * max(matrix.shape) ** 0.5)
     assert 0.6 < values.median() and values.max() < 1.3  # five Newton-Schulz steps leave the least ones behind
+
+
+def test_muon_is_torchs_muon():
+    """Taking matrices of one shape together gives another update than torch's own, one by one."""
+    def matrices():
+        draws = torch.Generator().manual_seed(0)
+        return [nn.Parameter(torch.randn(shape, generator=draws)) for shape in [(24, 8), (8, 24), (24, 8), (16, 16), (24, 8)]]
+
+    ours, theirs = matrices(), matrices()
+    options = {"lr": 0.1, "weight_decay": 0.05, "momentum": 0.95}
+    optimizers = [Muon(ours, **options), torch.optim.Muon(theirs, **options, adjust_lr_fn="match_rms_adamw")]
+    start, draws = [matrix.detach().clone() for matrix in ours], torch.Generator().manual_seed(1)
+    for _ in range(3):
+        for a, b in zip(ours, theirs):
+            a.grad = torch.randn(a.shape, generator=draws)
+            b.grad = a.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b, before in zip(ours, theirs, start):
+        assert torch.allclose(a, b, atol=0.02 * (a - before).abs().max().item())  # both orthogonalise in bfloat16
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -261,17 +282,34 @@ def test_an_epoch_takes_every_image_at_most_once(split, monkeypatch):
     assert epochs[0] != epochs[1]
 
 
-def test_a_batch_is_the_normalised_images(split):
+def test_a_batch_is_the_standardised_images(split):
     """A batch holds other images, labels or scales than asked for, or depends on more than its step."""
     training = training_of(split, policy=OFF)
     chosen = np.array([5, 60, 17])
     images, targets = training.batch(chosen, 3)
-    wanted = normalise(torch.from_numpy(np.array(split.images[chosen])).float(), **STATISTICS)
+    wanted = to_input(torch.from_numpy(np.array(split.images[chosen])).float(), STATISTICS, 32)
     assert torch.equal(images, wanted) and targets.argmax(1).tolist() == split.labels[chosen].tolist()
     augmented = training_of(split, policy=LIGHT)
     first, again, other = (augmented.batch(chosen, step)[0] for step in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert not torch.equal(first, training_of(split, policy=LIGHT, seed=1).batch(chosen, 3)[0])
+
+
+@pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet18"])
+def test_sizes_share_the_epochs(split, config, monkeypatch):
+    """Training images don't grow as the schedule says, or validation isn't at the model's own size."""
+    monkeypatch.setattr("vitscale.train.predict", lambda model, *rest: seen.append("validation") or predict(model, *rest))
+    training = training_of(split, config, epochs=5, sizes=[16, 24, 32], policy=OFF)
+    seen, step = [], training.step
+
+    def scored(model, inputs):
+        if not model.training:
+            seen.append(tuple(inputs[0].shape[2:]))
+
+    monkeypatch.setattr(training, "step", lambda images, *rest: seen.append(tuple(images.shape[2:])) or step(images, *rest))
+    training.model.register_forward_pre_hook(scored)
+    fit(training, split, 5, Nowhere())
+    assert seen == [each for size in (16, 16, 24, 24, 32) for each in [*4 * [(size, size)], "validation", (32, 32)]]
 
 
 class Counting:
@@ -687,8 +725,8 @@ def test_a_gpu_trains_like_a_cpu(split):
     recipe = ADAMW | {"ema_decay": 0.5}
     here = fit(training_of(split, recipe=recipe), split, 2, Nowhere())
     torch.manual_seed(0)
-    training = Training(build(VIT), VIT, split, np.arange(64), recipe=recipe, policy=LIGHT, epochs=2, lr=3e-3, seed=0,
-                        precision="float32", device=torch.device("cuda"))
+    training = Training(build(VIT), VIT, split, np.arange(64), recipe=recipe, policy=LIGHT, epochs=2, lr=3e-3, sizes=[32],
+                        seed=0, precision="float32", device=torch.device("cuda"))
     there = fit(training, split, 2, Nowhere())
     assert training.resident is not None
     for name, value in there.state.items():

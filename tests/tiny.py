@@ -24,9 +24,9 @@ PARAMS = {
     "recipes": {"vit": {"optimizer": "adamw", "beta2": 0.99, "batch_size": 32, "weight_decay": 0.05, "warmup_epochs": 0,
                         "label_smoothing": 0.0, "clip_norm": 1.0, "ema_decay": 0.0, "compile": False}},
     "pretrain": {"vit-digits": {"model": "vit", "data": "digits", "fraction": 0.5, "recipe": "vit", "augment": "strong",
-                                "epochs": 1, "lr_scale": 1.0}},
+                                "sizes": [16, 32], "epochs": 1, "lr_scale": 1.0}},
     "rows": {"vit-digits": {"start": "vit-digits", "protocol": "full", "recipe": "vit", "augment": "light", "epochs": 1,
-                            "lr_scale": 1.0}},
+                            "sizes": [32], "lr_scale": 1.0}},
     "published": {},
 }
 
@@ -81,6 +81,6 @@ def write_params(folder: Path, **changes) -> None:
 
 def outputs(folder: Path) -> dict[str, str]:
     """Return the digest of every output file."""
-    places = [folder / name for name in ("data", "models", "metrics", "predictions", "plots")]
+    places = [folder / name for name in ("data", "models", "metrics", "plots")]
     files = [file for place in places for file in sorted(place.rglob("*")) if file.is_file() and file.name != ".gitignore"]
     return {file.relative_to(folder).as_posix(): digest(file) for file in files}

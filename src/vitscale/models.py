@@ -25,14 +25,22 @@ def sincos_positions(grid: int, dim: int) -> Tensor:
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
 
 
+class Linear(nn.Linear):
+    """nn.Linear with the bias added apart, so that torch.compile fuses it into what follows instead of copying it first."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        product = nn.functional.linear(inputs, self.weight)
+        return product + self.bias.to(product.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2), tokens (batch, n, dim) to the same shape."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.out = Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, n, dim = tokens.shape
@@ -51,7 +59,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attention = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))
+        self.mlp = nn.Sequential(Linear(dim, mlp_dim), nn.GELU(), Linear(mlp_dim, dim))
         self.dropout, self.drop_path = dropout, drop_path
 
     def residual(self, branch: Tensor) -> Tensor:
@@ -77,7 +85,8 @@ class VisionTransformer(nn.Module):
     def __init__(self, image_size: int, patch_size: int, dim: int, depth: int, heads: int, mlp_dim: int,
                  pool: str, positions: str, dropout: float, stochastic_depth: float):
         super().__init__()
-        self.patch_size, self.dropout, grid = patch_size, dropout, image_size // patch_size
+        self.patch_size, self.dropout = patch_size, dropout
+        self.grid = grid = image_size // patch_size
         self.patch_embedding = nn.Linear(3 * patch_size**2, dim)  # a patch's values in the order (row, column, channel)
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim)) if pool == "class" else None
         if positions == "learned":
@@ -94,6 +103,15 @@ class VisionTransformer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
+    def positions_on(self, grid: int) -> Tensor:
+        """Return the positions (1, tokens, dim) of a square of grid x grid patches, interpolated from those of the full size."""
+        if grid == self.grid:
+            return self.positions
+        # As a product with a matrix, since the backward pass of interpolation isn't deterministic on CUDA.
+        one_hot = torch.eye(self.grid**2, device=self.positions.device).view(-1, 1, self.grid, self.grid)
+        patches = resize(one_hot, grid).view(self.grid**2, grid**2).T @ self.positions[:, -self.grid**2:]
+        return torch.cat([self.positions[:, :-self.grid**2], patches], dim=1)
+
     def forward(self, images: Tensor) -> Tensor:
         batch, _, height, width = images.shape
         p = self.patch_size
@@ -101,7 +119,7 @@ class VisionTransformer(nn.Module):
         tokens = self.patch_embedding(patches.reshape(batch, -1, p * p * 3))
         if self.class_token is not None:
             tokens = torch.cat([self.class_token.expand(batch, -1, -1).to(tokens.dtype), tokens], dim=1)
-        tokens = tokens + self.positions
+        tokens = tokens + self.positions_on(height // p)
         if self.training and self.dropout:
             tokens = nn.functional.dropout(tokens, self.dropout)
         tokens = self.blocks(tokens)
@@ -112,16 +130,14 @@ def resnet18(image_size: int, stem: str) -> nn.Module:
     """Return torchvision's ResNet-18 without its head: images (batch, 3, s, s) to (batch, 512).
 
     `stem` "imagenet" is torchvision's own, 7x7 with stride 2 and max pooling; "cifar" is 3x3 with stride 1 and
-    no pooling (He et al. 2016, section 4.2, as is usual for 32 px); "cifar_stride2" is 3x3 with stride 2, at a
-    quarter of that one's cost.
+    no pooling (He et al. 2016, section 4.2, as is usual for 32 px).
     """
     from torchvision.models import resnet18 as build_resnet18  # only where it is used: it takes a second to import
 
     model = build_resnet18()
     model.fc = nn.Identity()
-    if stem != "imagenet":
-        stride = 2 if stem == "cifar_stride2" else 1
-        model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=stride, padding=1, bias=False)
+    if stem == "cifar":
+        model.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
     return model.to(memory_format=torch.channels_last)
@@ -144,10 +160,17 @@ class Classifier(nn.Module):
         return self.head(self.backbone(images))
 
 
-def normalise(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    """Return images (b, h, w, 3) in 0..255 as (b, 3, h, w), standardised by channel statistics of values in 0..1."""
-    shift, scale = 255 * torch.tensor(mean, device=images.device), 255 * torch.tensor(std, device=images.device)
-    return ((images - shift) / scale).permute(0, 3, 1, 2)
+def to_input(images: Tensor, config: dict, size: int) -> Tensor:
+    """Return images (b, h, w, 3) in 0..255 as (b, 3, size, size), standardised by the config's channel statistics."""
+    mean, std = (255 * torch.tensor(config[name], device=images.device) for name in ("mean", "std"))
+    return resize(((images - mean) / std).permute(0, 3, 1, 2), size)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Return images (b, c, h, w) as (b, c, size, size), by linear interpolation with antialiasing."""
+    if images.shape[-2:] == (size, size):
+        return images
+    return nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
 
 
 def build(config: dict) -> Classifier:

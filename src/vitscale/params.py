@@ -48,14 +48,12 @@ class Fingerprints(Entry):
 class Cifar(Entry):
     source: Literal["cifar10", "cifar100"]
     sha256: Fingerprints
-    image_size = property(lambda self: 32)
 
 
 class Digits(Entry):
     source: Literal["digits"]
     classes: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=2), AfterValidator(_unique)]
     sha256: Fingerprints
-    image_size = property(lambda self: 32)
 
 
 class ImageFolder(Entry):
@@ -94,7 +92,7 @@ class Vit(Entry):
 class ResNet18(Entry):
     architecture: Literal["resnet18"]
     image_size: Count
-    stem: Literal["cifar", "cifar_stride2", "imagenet"]
+    stem: Literal["cifar", "imagenet"]
 
 
 class Recipe(Entry):
@@ -126,6 +124,7 @@ class Sgd(Recipe):
 class Training(Entry):
     recipe: Name
     augment: Name
+    sizes: Annotated[list[Count], Field(min_length=1)]
     epochs: Count
     lr_scale: Positive
 
@@ -169,11 +168,12 @@ def _mismatches(params: Params):
         if name not in choices:
             yield f"{key}: there is no {section}.{name}; {section} has {', '.join(choices) or 'no entry'}"
 
-    def fits(key: str, model: str, data: str):
-        if model in params.models and data in params.download:
-            wants, has = params.models[model].image_size, params.download[data].image_size
-            if wants != has:
-                yield f"{key}: models.{model}.image_size is {wants}, the images of {data} have {has}; make them equal"
+    def fits(key: str, name: str | None, sizes: list[int]):
+        model = params.models.get(name)
+        if model and model.architecture == "vit" and model.image_size % model.patch_size == 0:  # else that is said already
+            for size in sizes:
+                if size % model.patch_size:
+                    yield f"{key}.sizes: the patch_size {model.patch_size} of models.{name} doesn't divide {size}"
 
     for name, entry in params.prepare.items():
         yield from names(f"prepare.{name}", name, "download", params.download)
@@ -192,12 +192,12 @@ def _mismatches(params: Params):
             yield f"pretrain.{name}: the name is taken by the untrained weights of models.{starts[name]}; choose another"
         yield from names(f"pretrain.{name}.model", entry.model, "models", params.models)
         yield from names(f"pretrain.{name}.data", entry.data, "prepare", params.prepare)
-        yield from fits(f"pretrain.{name}", entry.model, entry.data)
+        yield from fits(f"pretrain.{name}", entry.model, entry.sizes)
         starts.setdefault(name, entry.model)
     for name, entry in params.rows.items():
         if entry.start not in starts:
             yield f"rows.{name}.start: there is no {entry.start}; there are {', '.join(starts)}"
-        yield from fits(f"rows.{name}", starts.get(entry.start), params.target)
+        yield from fits(f"rows.{name}", starts.get(entry.start), entry.sizes)
     for section, entries in (("pretrain", params.pretrain), ("rows", params.rows)):
         for name, entry in entries.items():
             yield from names(f"{section}.{name}.recipe", entry.recipe, "recipes", params.recipes)

@@ -55,7 +55,7 @@ class Revision:
 
     def hits(self, row: str) -> tuple[list[str], np.ndarray] | None:
         """Return each test image's class, and whether the row got it right."""
-        table = self.table(f"predictions/{row}.csv")
+        table = self.table(f"metrics/predictions/{row}.csv")
         return table and ([line["actual"] for line in table], np.array([line["actual"] == line["predicted"] for line in table]))
 
 
@@ -79,7 +79,7 @@ def differences(root: Path, kind: str, base: Revision, head: Revision) -> dict:
 def interval(row: str, base: Revision, head: Revision, before: Counts, after: Counts) -> tuple[float, float, str] | None:
     """Return a row's gain in accuracy, half of its 95% interval and how that was had; None where nothing can be compared.
 
-    Paired where both revisions' predictions are at hand. Else of two independent samples (Agresti 2013, section 3.1.3),
+    Paired where both revisions have the row's predictions. Else of two independent samples (Agresti 2013, section 3.1.3),
     which is too wide for rows that were scored on the same images and so never claims too much.
     """
     if not before or not after or images_of(before) != images_of(after):
@@ -127,7 +127,7 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
     if "paired" in ways:
         lines += ["", "*paired*: the interval of the difference on the same test images, from both revisions' predictions."]
     if "unpaired" in ways:
-        lines += ["", "*unpaired*: predictions of one side are not at hand (`dvc pull predictions`), so the interval is that of "
+        lines += ["", "*unpaired*: one side has no metrics/predictions, so the interval is that of "
                       "two independent samples: wider, on the safe side."]
     return lines
 

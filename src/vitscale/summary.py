@@ -9,7 +9,7 @@ import numpy as np
 from vitscale.files import UserError
 from vitscale.metrics import paired_difference
 
-FINE_TUNING = ("protocol", "recipe", "augment", "epochs", "lr_scale")
+FINE_TUNING = ("protocol", "recipe", "augment", "sizes", "epochs", "lr_scale")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ from vitscale.augment import augment, generator_for
 from vitscale.checkpoint import Checkpoint, checkpoint_for
 from vitscale.files import UserError, write_csv, write_json
 from vitscale.inference import predict
-from vitscale.models import Classifier, load_model, normalise, save_model
+from vitscale.models import Classifier, load_model, save_model, to_input
 from vitscale.progress import progress
 from vitscale.stage import Stage
 
@@ -51,11 +51,47 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
 
 
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) for matrices, as torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`: updates are scaled
+    to the size of AdamW's (Liu et al. 2025, *Muon is scalable for LLM training*, section 2.2).
+
+    Matrices of one shape are orthogonalised together: one by one they took a seventh of a step.
+    """
+
+    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float):
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            by_shape = {}
+            for matrix in group["params"]:
+                by_shape.setdefault(matrix.shape, []).append(matrix)
+            for shape, matrices in by_shape.items():
+                gradients = [matrix.grad for matrix in matrices]
+                averages = [self.state[matrix].setdefault("momentum", torch.zeros_like(matrix)) for matrix in matrices]
+                torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+                updates = orthogonalised(torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"])))
+                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(matrices, list(updates.float()), alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Return bfloat16 matrices (n, rows, columns) whose singular values are near 1, by five Newton-Schulz steps."""
+    x = matrices.bfloat16()
+    if x.shape[1] > x.shape[2]:
+        return orthogonalised(x.transpose(1, 2)).transpose(1, 2)
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        squares = x @ x.transpose(1, 2)
+        x = torch.baddbmm(x, torch.baddbmm(squares, squares, squares, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x
+
+
 def make_optimizers(model: nn.Module, recipe: dict) -> list[torch.optim.Optimizer]:
     """Return a recipe's optimizers, which share the trainable parameters and the learning rate.
 
-    "muon" updates the matrices of a ViT's blocks by Muon (Jordan et al. 2024), scaled to the size of AdamW's updates (Liu
-    et al. 2025, *Muon is scalable for LLM training*, section 2.2), and everything else by AdamW.
+    "muon" updates the matrices of a ViT's blocks by Muon, everything else by AdamW.
     """
     groups, optimizers = parameter_groups(model, recipe["weight_decay"]), []
     if recipe["optimizer"] == "sgd":
@@ -66,8 +102,7 @@ def make_optimizers(model: nn.Module, recipe: dict) -> list[torch.optim.Optimize
         groups[0]["params"] = [parameter for parameter in decayed if id(parameter) not in inner]
         matrices = [parameter for parameter in decayed if id(parameter) in inner]
         if matrices:  # there are none in a ResNet, or under a probe
-            optimizers.append(torch.optim.Muon(matrices, lr=0.0, weight_decay=recipe["weight_decay"],
-                                               momentum=recipe["momentum"], adjust_lr_fn="match_rms_adamw"))
+            optimizers.append(Muon(matrices, lr=0.0, weight_decay=recipe["weight_decay"], momentum=recipe["momentum"]))
     return [*optimizers, torch.optim.AdamW(groups, betas=(0.9, recipe["beta2"]), fused=True)]
 
 
@@ -82,9 +117,10 @@ class Training:
     """A model with its data, optimizer and schedule; `batch` and `step` together are one step."""
 
     def __init__(self, model: Classifier, config: dict, split: Split, indices: np.ndarray, *, recipe: dict, policy: dict,
-                 epochs: int, lr: float, seed: int, precision: str, device: torch.device, frozen_backbone: bool = False):
+                 epochs: int, lr: float, sizes: list[int], seed: int, precision: str, device: torch.device,
+                 frozen_backbone: bool = False):
         self.model, self.config, self.split, self.indices = model.to(device), config, split, indices
-        self.recipe, self.policy, self.lr, self.seed = recipe, policy, lr, seed
+        self.recipe, self.policy, self.epochs, self.lr, self.sizes, self.seed = recipe, policy, epochs, lr, sizes, seed
         self.precision, self.device, self.frozen_backbone = precision, device, frozen_backbone
         self.batch_size = min(recipe["batch_size"], len(indices))
         self.steps_per_epoch = len(indices) // self.batch_size  # an epoch's last, smaller batch is left out
@@ -97,7 +133,7 @@ class Training:
         if recipe["ema_decay"]:  # a frozen backbone's buffers are copied, since averaging would round its counters
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe["ema_decay"]),
                                          use_buffers=not frozen_backbone)
-        self.forward = torch.compile(model) if recipe["compile"] else model
+        self.forward = torch.compile(model, dynamic=False) if recipe["compile"] else model
         self.resident = None
         if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = torch.from_numpy(np.array(split.images)).to(device)
@@ -110,7 +146,11 @@ class Training:
         return self.indices[torch.randperm(len(self.indices), generator=generator_for(self.seed, 1, epoch)).numpy()]
 
     def batch(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
-        """Return a step's augmented, normalised images (b, 3, h, w) and soft targets (b, classes) on the device."""
+        """Return a step's augmented, standardised images (b, 3, s, s) and soft targets (b, classes) on the device.
+
+        The side s is that of the epoch: each of `sizes` has an equal share of the epochs (progressive resizing, as in
+        Tan & Le 2021, *EfficientNetV2*, section 4).
+        """
         if self.resident is None:  # from the memory-mapped file
             images = torch.from_numpy(self.split.images[indices]).to(self.device)
         else:
@@ -118,7 +158,8 @@ class Training:
         labels = torch.from_numpy(self.split.labels[indices]).to(self.device)
         images, targets = augment(images, labels, self.config["num_classes"], self.policy, self.config["mean"],
                                   generator_for(self.seed, 2, step))
-        return normalise(images, self.config["mean"], self.config["std"]), targets
+        size = self.sizes[step // self.steps_per_epoch * len(self.sizes) // self.epochs]
+        return to_input(images, self.config, size), targets
 
     def step(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
         """Update the weights once; return the loss, still on the device."""
@@ -219,7 +260,7 @@ def train_entry(stage: Stage, entry: dict, *, start: str, data: str, out: str) -
     indices = stratified(train.labels, entry.get("fraction", 1.0), seed)
     with checkpoint_for(stage.label, stage.digest(*compute.identity(device))) as checkpoint:
         training = Training(model, config, train, indices, recipe=recipe, policy=policy, epochs=entry["epochs"],
-                            lr=lr * entry["lr_scale"], seed=seed, precision=precision, device=device,
+                            lr=lr * entry["lr_scale"], sizes=entry["sizes"], seed=seed, precision=precision, device=device,
                             frozen_backbone=entry.get("protocol") == "linear_probe")
         result = fit(training, validation, entry["epochs"], checkpoint)
     save_model(stage.out(out), config, result.state)
