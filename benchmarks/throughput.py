@@ -5,11 +5,12 @@
 The usual way: torchvision.transforms.v2 on PIL images by the same policy, a DataLoader with 2 persistent workers, its
 best of three batch sizes, scaled_dot_product_attention, in float32 and in bfloat16. For a ViT there is a second one:
 Hugging Face's Trainer on a ViTForImageClassification of the same size (with a class token, which it always has), the same
-images and the same workers. Ours: the recipes and policies of params.yaml's rows, at the full image size. The ways take
-turns, one short run each, and the medians over the turns are compared.
+images and as many workers; on CUDA it takes every GPU that it sees, so show it one. Both ways have AdamW where ours has Muon.
+Ours: the recipes and policies of params.yaml's rows, at the full image size. The ways take turns, one short run each, and the
+medians over the turns are compared.
 
-The floor is what a step's matrix products and convolutions would take at the rate of one large bfloat16 product: three
-forward passes' worth (one forward, two backward). What a step takes above it is everything else.
+The floor is what a step's matrix products and convolutions would take at the rate of one large product in the precision that
+ours has: three forward passes' worth (one forward, two backward). What a step takes above it is everything else.
 """
 
 import argparse
@@ -41,11 +42,11 @@ IMAGES, CLASSES, BATCH_SIZES = 2048, 10, (64, 128, 256)
 
 
 class SdpaAttention(nn.Module):
-    """Our attention's twin on scaled_dot_product_attention, with the same parameters."""
+    """Our attention's twin on scaled_dot_product_attention."""
 
-    def __init__(self, ours: models.Attention):
+    def __init__(self, dim: int, heads: int):
         super().__init__()
-        self.heads, self.qkv, self.out = ours.heads, ours.qkv, ours.out
+        self.heads, self.qkv, self.out = heads, nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
     def forward(self, tokens):
         batch, n, dim = tokens.shape
@@ -119,7 +120,11 @@ class Usual:
     def __init__(self, config: dict, split: Split, recipe: dict, policy: dict, precision: str, device: torch.device, batch_size: int):
         self.model = models.build(config).to(device)
         for block in getattr(self.model.backbone, "blocks", []):
-            block.attention = SdpaAttention(block.attention)
+            block.attention = SdpaAttention(config["dim"], config["heads"]).to(device)
+            block.mlp = nn.Sequential(nn.Linear(config["dim"], config["mlp_dim"]), nn.GELU(),
+                                      nn.Linear(config["mlp_dim"], config["dim"])).to(device)
+        if recipe["optimizer"] == "muon":
+            recipe = recipe | {"optimizer": "adamw"}
         self.optimizers, self.precision, self.device = make_optimizers(self.model, recipe), precision, device
         self.loss, self.mix, self.clip = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"]), usual_mix(policy), recipe["clip_norm"]
         for optimizer in self.optimizers:
@@ -161,40 +166,36 @@ class HuggingFace:
     """Hugging Face's Trainer as its examples use it, at one batch size."""
 
     def __init__(self, config: dict, split: Split, recipe: dict, policy: dict, precision: str, device: torch.device, batch_size: int):
-        from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig, ViTForImageClassification
+        from transformers import TrainingArguments, ViTConfig
+
+        self.shape = ViTConfig(hidden_size=config["dim"], num_hidden_layers=config["depth"], num_attention_heads=config["heads"],
+                               intermediate_size=config["mlp_dim"], image_size=config["image_size"],
+                               patch_size=config["patch_size"], num_labels=CLASSES)
+        self.images = PilImages(split, usual_transform(policy, config))
+        self.device, self.batch_size, self.folder = device, batch_size, tempfile.TemporaryDirectory()
+        self.arguments = lambda steps: TrainingArguments(
+            self.folder.name, per_device_train_batch_size=batch_size, max_steps=steps, bf16=precision == "bfloat16",
+            use_cpu=device.type == "cpu", dataloader_num_workers=2, dataloader_persistent_workers=True,
+            dataloader_drop_last=True, save_strategy="no", report_to="none", disable_tqdm=True, logging_strategy="no",
+            label_smoothing_factor=recipe["label_smoothing"], max_grad_norm=recipe["clip_norm"], weight_decay=recipe["weight_decay"])
+
+    def measure(self, steps: int) -> tuple[float, None]:
+        """Return images per second; the share of input can't be seen from outside the Trainer."""
+        from transformers import Trainer, TrainerCallback, ViTForImageClassification
+
+        ends, device = [], self.device
 
         class Clock(TrainerCallback):
-            """Notes when each step ended."""
+            def on_step_end(self, arguments, state, control, **_):
+                if state.global_step in (2, steps + 2):  # the first two start the workers
+                    synchronise(device)
+                    ends.append(time.perf_counter())
 
-            def on_step_end(self, *_, **__):
-                synchronise(device)
-                clock.append(time.perf_counter())
-
-        clock = self.clock = []
-        model = ViTForImageClassification(ViTConfig(
-            hidden_size=config["dim"], num_hidden_layers=config["depth"], num_attention_heads=config["heads"],
-            intermediate_size=config["mlp_dim"], image_size=config["image_size"], patch_size=config["patch_size"],
-            num_labels=CLASSES))
-        folder = tempfile.TemporaryDirectory()
-        self.folder, self.batch_size = folder, batch_size
-
-        def trainer(steps: int) -> Trainer:
-            return Trainer(model, TrainingArguments(
-                folder.name, per_device_train_batch_size=batch_size, max_steps=steps, bf16=precision == "bfloat16",
-                use_cpu=device.type == "cpu", dataloader_num_workers=2, dataloader_drop_last=True, save_strategy="no",
-                report_to="none", disable_tqdm=True, logging_strategy="no", label_smoothing_factor=recipe["label_smoothing"],
-                max_grad_norm=recipe["clip_norm"], weight_decay=recipe["weight_decay"]),
-                train_dataset=PilImages(split, usual_transform(policy, config)), callbacks=[Clock()],
+        self.model = ViTForImageClassification(self.shape)
+        Trainer(self.model, self.arguments(steps + 2), train_dataset=self.images, callbacks=[Clock()],
                 data_collator=lambda items: {"pixel_values": torch.stack([image for image, _ in items]),
-                                             "labels": torch.tensor([int(label) for _, label in items])})
-
-        self.trainer = trainer
-
-    def measure(self, steps: int) -> tuple[float, float]:
-        """Return images per second; the share of input can't be seen from outside the Trainer."""
-        self.clock.clear()
-        self.trainer(steps + 2).train()  # the first two steps start the workers
-        return steps * self.batch_size / (self.clock[-1] - self.clock[1]), float("nan")
+                                             "labels": torch.tensor([int(label) for _, label in items])}).train()
+        return steps * self.batch_size / (ends[1] - ends[0]), None
 
 
 def synchronise(device: torch.device) -> None:
@@ -209,10 +210,11 @@ def peak_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def matrix_rate(device: torch.device) -> float:
-    """Return this device's bfloat16 matrix products in FLOP/s: the best of ten large ones."""
-    n = 8192 if device.type == "cuda" else 2048
-    a, b = torch.randn(2, n, n, device=device).bfloat16()
+def matrix_rate(device: torch.device, precision: str, n: int | None = None) -> float:
+    """Return this device's rate of matrix products in FLOP/s: the best of ten times five of n x n."""
+    n = n or (8192 if device.type == "cuda" else 2048)
+    with compute.autocast(precision, device):
+        a, b = torch.randn(2, n, n, device=device).to((torch.eye(1, device=device) @ torch.eye(1, device=device)).dtype)
     seconds = []
     for _ in range(11):
         synchronise(device)
@@ -270,12 +272,12 @@ def benchmark(model: str, repeats: int, steps: int) -> dict:
         for name, way in ways.items():
             results[name].append(way.measure(max(2, round(steps * 128 / way.batch_size))))
     medians = {name: {"images_per_second": statistics.median(speed for speed, _ in runs),
-                      "input_share": statistics.median(share for _, share in runs)} for name, runs in results.items()}
+                      "input_share": statistics.median(share for _, share in runs) if runs[0][1] is not None else None} for name, runs in results.items()}
     ours = medians["ours"]["images_per_second"]
     alone = subprocess.run([sys.executable, "-m", "benchmarks.throughput", "--peak", model], cwd=ROOT, check=True,
                            capture_output=True, text=True)
     return {"ways": medians, **json.loads(alone.stdout),
-            "floor_images_per_second": matrix_rate(device) / (3 * 2 * models.count_macs(config)),
+            "floor_images_per_second": matrix_rate(device, precision) / (3 * 2 * models.count_macs(config)),
             "ratio": {name: ours / way["images_per_second"] for name, way in medians.items() if name != "ours"}}
 
 
@@ -291,7 +293,7 @@ def main() -> None:
         return
     result = {model: benchmark(model, args.repeats, args.steps) for model in read_yaml(ROOT / "params.yaml")["models"]}
     if args.json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(result, indent=2, allow_nan=False))
         return
     for model, figures in result.items():
         floor = figures["floor_images_per_second"]
@@ -300,7 +302,7 @@ def main() -> None:
         for name, way in figures["ways"].items():
             ratio, speed, share = figures["ratio"].get(name), way["images_per_second"], way["input_share"]
             print(f"  {name:28} {speed:8.0f} images/s"
-                  + (f", input {share:6.1%} of a step" if share == share else "")
+                  + (f", input {share:6.1%} of a step" if share is not None else "")
                   + (f", ours is {ratio:.2f} times as fast" if ratio else f", a step takes {floor / speed:.2f} times its floor"))
 
 

@@ -25,18 +25,18 @@ from vitscale.params import check
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def lay_out(folder: Path, params_file: Path) -> dict:
-    """Make a pipeline folder with the given params.yaml, whose prepared data are this checkout's; return the parameters."""
+def lay_out(folder: Path, params_file: Path, prepared: Path) -> dict:
+    """Make a pipeline folder with the given params.yaml on data that are prepared already; return the parameters."""
     params = read_yaml(params_file)
     check(params)
     for name in sorted({params["target"], *(entry["data"] for entry in params["pretrain"].values())}):
-        if not (ROOT / "data/prepared" / name).is_dir():
-            raise UserError(f"data/prepared/{name} is not there; `dvc repro prepare@{name}` makes it")
+        if not (prepared / name).is_dir():
+            raise UserError(f"{prepared / name} is not there; `dvc repro prepare@{name}` makes it")
     (folder / "params.yaml").write_bytes(params_file.read_bytes())
     pipeline = re.sub(r"(?m)^vars: .*$", f"vars: [{{root: {ROOT}, pretrained_on: none}}]", (ROOT / "dvc.yaml").read_text())
     (folder / "dvc.yaml").write_text(pipeline)
     (folder / "data").mkdir()
-    (folder / "data/prepared").symlink_to(ROOT / "data/prepared")
+    (folder / "data/prepared").symlink_to(prepared.resolve())
     return params
 
 
@@ -53,11 +53,11 @@ def run_stage(folder: Path, stage: str, key: str):
         raise UserError(f"{stage}@{key} failed with exit code {process.returncode}")
 
 
-def measure(row: str, accuracy: float, params_file: Path) -> dict:
+def measure(row: str, accuracy: float, params_file: Path, prepared: Path = ROOT / "data/prepared") -> dict:
     """Return the seconds to the accuracy (None: it wasn't reached), the seconds of each stage and the best accuracy."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        params = lay_out(folder, params_file)
+        params = lay_out(folder, params_file, prepared)
         if row not in params["rows"]:
             raise UserError(f"{params_file} has no row {row}; it has {', '.join(params['rows'])}")
         start = params["rows"][row]["start"]

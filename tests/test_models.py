@@ -275,7 +275,14 @@ def test_positions_of_a_smaller_image(pool, positions):
     wanted = resize_by_torchvision(picture, [4, 4], antialias=True).flatten(2).transpose(1, 2)
     assert torch.allclose(found, torch.cat([class_token, wanted], 1), atol=1e-6)
     assert model.positions_on(8) is full
-    assert model(torch.rand(2, 3, 16, 16)).shape == (2, VIT["dim"])
+    assert model(torch.rand(2, 3, 16, 16)).shape == model(torch.rand(2, 3, 48, 48)).shape == (2, VIT["dim"])
+
+
+def test_small_images_train_the_positions():
+    """The interpolated positions don't pass a gradient on, so that training on small images leaves them alone."""
+    model = build(VIT | {"pool": "mean"}).backbone
+    model(torch.rand(2, 3, 16, 16)).square().sum().backward()
+    assert (model.positions.grad != 0).all()
 
 
 @pytest.mark.parametrize("config", [VIT, VIT | {"positions": "sincos", "pool": "mean"}, RESNET, RESNET | {"num_classes": 0}],

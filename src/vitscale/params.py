@@ -168,10 +168,12 @@ def _mismatches(params: Params):
         if name not in choices:
             yield f"{key}: there is no {section}.{name}; {section} has {', '.join(choices) or 'no entry'}"
 
-    def fits(key: str, name: str | None, sizes: list[int]):
+    def fits(key: str, name: str | None, entry: Training):
         model = params.models.get(name)
+        if len(entry.sizes) > entry.epochs:
+            yield f"{key}.sizes: {len(entry.sizes)} sizes need as many epochs, there are {entry.epochs}"
         if model and model.architecture == "vit" and model.image_size % model.patch_size == 0:  # else that is said already
-            for size in sizes:
+            for size in entry.sizes:
                 if size % model.patch_size:
                     yield f"{key}.sizes: the patch_size {model.patch_size} of models.{name} doesn't divide {size}"
 
@@ -192,12 +194,12 @@ def _mismatches(params: Params):
             yield f"pretrain.{name}: the name is taken by the untrained weights of models.{starts[name]}; choose another"
         yield from names(f"pretrain.{name}.model", entry.model, "models", params.models)
         yield from names(f"pretrain.{name}.data", entry.data, "prepare", params.prepare)
-        yield from fits(f"pretrain.{name}", entry.model, entry.sizes)
+        yield from fits(f"pretrain.{name}", entry.model, entry)
         starts.setdefault(name, entry.model)
     for name, entry in params.rows.items():
         if entry.start not in starts:
             yield f"rows.{name}.start: there is no {entry.start}; there are {', '.join(starts)}"
-        yield from fits(f"rows.{name}", starts.get(entry.start), entry.sizes)
+        yield from fits(f"rows.{name}", starts.get(entry.start), entry)
     for section, entries in (("pretrain", params.pretrain), ("rows", params.rows)):
         for name, entry in entries.items():
             yield from names(f"{section}.{name}.recipe", entry.recipe, "recipes", params.recipes)

@@ -24,7 +24,7 @@ Counts = dict[tuple[str, str], int] | None  # a confusion matrix, by actual and 
 
 
 class Revision:
-    """A pipeline's files in a git revision, or in the workspace (None), out of git or DVC's cache, whichever has them."""
+    """A pipeline's files in a git revision, or in the workspace (None), out of git."""
 
     def __init__(self, root: Path, pipeline: PurePosixPath, name: str | None):
         from dvc.api import DVCFileSystem  # takes a second to import
@@ -34,7 +34,7 @@ class Revision:
         self.stages = (self.yaml("dvc.lock") or {}).get("stages", {})
 
     def text(self, path: str) -> str | None:
-        """Return a file's text, or None where the revision has none or only DVC's remote might have it."""
+        """Return a file's text, or None where the revision has none."""
         try:
             return self.files.read_text("/" + (self.pipeline / path).as_posix())
         except FileNotFoundError:
@@ -127,7 +127,7 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
     if "paired" in ways:
         lines += ["", "*paired*: the interval of the difference on the same test images, from both revisions' predictions."]
     if "unpaired" in ways:
-        lines += ["", "*unpaired*: one side has no metrics/predictions, so the interval is that of "
+        lines += ["", "*unpaired*: one side has no metrics/predictions of the same test images, so the interval is that of "
                       "two independent samples: wider, on the safe side."]
     return lines
 
