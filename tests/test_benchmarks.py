@@ -84,7 +84,7 @@ def test_the_matrix_rate_is_in_flops():
 def test_throughput_prints_json(capsys, monkeypatch):
     """The figures aren't valid JSON, or one that README quotes is missing."""
     monkeypatch.setattr(throughput, "settings", lambda model: (VIT, RECIPE, POLICY, "float32"))
-    monkeypatch.setattr(throughput, "BATCH_SIZES", (32, 64))
+    monkeypatch.setattr(throughput, "BATCH_SIZES", (64,))
     monkeypatch.setattr(throughput, "read_yaml", lambda path: {"models": {"vit": None}})
     monkeypatch.setattr(sys, "argv", ["throughput", "--json", "--repeats", "1", "--steps", "1"])
     throughput.main()
