@@ -216,8 +216,10 @@ def peak_gib(device: torch.device) -> float:
 def matrix_rate(device: torch.device, precision: str, n: int | None = None) -> float:
     """Return this device's rate of matrix products in FLOP/s: the best of ten times five of n x n."""
     n = n or (8192 if device.type == "cuda" else 2048)
+    one = torch.ones(1, 1, device=device)
     with compute.autocast(precision, device):
-        a, b = torch.randn(2, n, n, device=device).to((torch.eye(1, device=device) @ torch.eye(1, device=device)).dtype)
+        dtype = (one @ one).dtype
+    a, b = torch.randn(2, n, n, device=device).to(dtype)
     seconds = []
     for _ in range(11):
         synchronise(device)
@@ -258,7 +260,8 @@ def benchmark(model: str, repeats: int, steps: int) -> dict:
     config, recipe, policy, precision = settings(model)
     device, split = compute.setup(), random_split(config)
     ways = {"ours": Ours(config, split, recipe, policy, precision, device)}
-    for kind, name in ((Usual, "usual"), (HuggingFace, "Trainer"))[:2 if config["architecture"] == "vit" else 1]:
+    kinds = {"usual": Usual} | ({"Trainer": HuggingFace} if config["architecture"] == "vit" else {})
+    for name, kind in kinds.items():
         for precision_there in ("float32", "bfloat16"):
             tried = {size: kind(config, split, recipe, policy, precision_there, device, size) for size in BATCH_SIZES}
             speed = {size: way.measure(2)[0] for size, way in tried.items()}
@@ -272,7 +275,8 @@ def benchmark(model: str, repeats: int, steps: int) -> dict:
         for name, way in ways.items():
             results[name].append(way.measure(max(2, round(steps * 128 / way.batch_size))))
     medians = {name: {"images_per_second": statistics.median(speed for speed, _ in runs),
-                      "input_share": statistics.median(share for _, share in runs) if runs[0][1] is not None else None} for name, runs in results.items()}
+                      "input_share": None if runs[0][1] is None else statistics.median(share for _, share in runs)}
+               for name, runs in results.items()}
     ours = medians["ours"]["images_per_second"]
     return {"ways": medians,
             "floor_images_per_second": matrix_rate(device, precision) / (3 * 2 * models.count_macs(config)),
