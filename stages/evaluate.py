@@ -22,8 +22,8 @@ def main(stage: Stage) -> None:
     split = load_split(stage.dep(f"data/raw/{target}/test"))
     folder = stage.dep(f"models/finetuned/{row}")
     model, config = load_model(folder)
-    if config["num_classes"] != len(split.classes):
-        raise UserError(f"{folder} tells {config['num_classes']} classes apart, {target} has {len(split.classes)}; run finetune@{row}")
+    if config["classes"] != split.classes:
+        raise UserError(f"{folder} tells other classes apart than {target} has; run finetune@{row}")
     logits = predict(model.to(device), config, split, stage.param("precision"), device).numpy()
     predicted, classes = logits.argmax(1), split.classes
     counts = confusion(split.labels, predicted, len(classes))

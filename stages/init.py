@@ -12,7 +12,7 @@ from vitscale.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    config = stage.param(f"models.{stage.key}") | {"num_classes": 0, "mean": None, "std": None}
+    config = stage.param(f"models.{stage.key}") | {"classes": [], "interpolation": "bilinear", "mean": None, "std": None}
     torch.manual_seed(stage.param("seed"))
     save_model(stage.out(f"models/start/{stage.key}-scratch"), config, build(config).state_dict())
 

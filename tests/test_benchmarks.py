@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import throughput, time_to_accuracy
 
 VIT = {"architecture": "vit", "image_size": 32, "patch_size": 8, "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32, "pool": "mean",
-       "positions": "learned", "dropout": 0.0, "stochastic_depth": 0.0, "num_classes": 10, "mean": [0.5] * 3, "std": [0.25] * 3}
+       "positions": "learned", "dropout": 0.0, "stochastic_depth": 0.0, "classes": [str(i) for i in range(10)], "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.25] * 3}
 RECIPE = {"optimizer": "adamw", "beta2": 0.99, "batch_size": 64, "weight_decay": 0.05, "warmup_epochs": 0, "label_smoothing": 0.1,
           "clip_norm": 1.0, "ema_decay": 0.0, "compile": False}
 POLICY = {"crop_padding": 2, "flip": True, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}

@@ -27,8 +27,8 @@ from vitscale.train import Muon, Training, fit, learning_rate, parameter_groups,
 CPU = torch.device("cpu")
 STATISTICS = {"mean": [0.5, 0.5, 0.5], "std": [0.3, 0.3, 0.3]}
 VIT = {"architecture": "vit", "image_size": 32, "patch_size": 8, "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32,
-       "pool": "class", "positions": "learned", "dropout": 0.0, "stochastic_depth": 0.0, "num_classes": 4} | STATISTICS
-RESNET = {"architecture": "resnet18", "image_size": 32, "stem": "imagenet", "num_classes": 4} | STATISTICS
+       "pool": "class", "positions": "learned", "dropout": 0.0, "stochastic_depth": 0.0, "classes": list("abcd"), "interpolation": "bilinear"} | STATISTICS
+RESNET = {"architecture": "resnet18", "image_size": 32, "stem": "imagenet", "classes": list("abcd"), "interpolation": "bilinear"} | STATISTICS
 COMMON = {"batch_size": 16, "weight_decay": 0.05, "warmup_epochs": 1, "label_smoothing": 0.0, "clip_norm": 1.0,
           "ema_decay": 0.0, "compile": False}
 ADAMW = COMMON | {"optimizer": "adamw", "beta2": 0.99}
@@ -212,7 +212,7 @@ def test_muon_is_torchs_muon():
 @pytest.mark.parametrize("frozen", [False, True])
 def test_muon_without_matrices_is_adamw(split, frozen):
     """A recipe with Muon fails on a ResNet or for a probe, or isn't AdamW there."""
-    results = [fit(training_of(split, RESNET if not frozen else VIT, recipe, frozen=frozen), split, 2, Nowhere())
+    results = [fit(training_of(split, RESNET if not frozen else VIT, recipe, frozen=frozen), split, Nowhere())
                for recipe in (ADAMW, MUON)]
     assert raw(results[0].state) == raw(results[1].state)
 
@@ -287,7 +287,7 @@ def test_a_batch_is_the_standardised_images(split):
     training = training_of(split, policy=OFF)
     chosen = np.array([5, 60, 17])
     images, targets = training.batch(chosen, 3)
-    wanted = to_input(torch.from_numpy(np.array(split.images[chosen])).float(), STATISTICS, 32)
+    wanted = to_input(torch.from_numpy(np.array(split.images[chosen])).float(), VIT, 32)
     assert torch.equal(images, wanted) and targets.argmax(1).tolist() == split.labels[chosen].tolist()
     augmented = training_of(split, policy=LIGHT)
     first, again, other = (augmented.batch(chosen, step)[0] for step in (3, 3, 4))
@@ -308,7 +308,7 @@ def test_sizes_share_the_epochs(split, config, monkeypatch):
 
     monkeypatch.setattr(training, "step", lambda images, *rest: seen.append(tuple(images.shape[2:])) or step(images, *rest))
     training.model.register_forward_pre_hook(scored)
-    fit(training, split, 5, Nowhere())
+    fit(training, split, Nowhere())
     assert seen == [each for size in (16, 16, 24, 24, 32) for each in [*4 * [(size, size)], "validation", (24, 24)]]
 
 
@@ -346,7 +346,7 @@ def test_images_stay_on_disk(split):
 def test_loss_falls_for_the_vit(split):
     """The ViT can't even learn 64 images by heart."""
     training = training_of(split, epochs=25, lr=1e-2, policy=OFF)
-    result = fit(training, split, 25, Nowhere())
+    result = fit(training, split, Nowhere())
     history = result.history
     assert history[0][2] > 1.2 and history[-1][2] < 0.2 and result.validation_accuracy > 0.95
     assert [line[0] for line in history] == list(range(1, 26)) and all(len(line) == len(train.HISTORY) for line in history)
@@ -355,7 +355,7 @@ def test_loss_falls_for_the_vit(split):
 
 def test_loss_falls_for_resnet18(split):
     """ResNet-18 can't even learn 64 images by heart."""
-    result = fit(training_of(split, RESNET, SGD, epochs=6, lr=0.03, policy=OFF), split, 6, Nowhere())
+    result = fit(training_of(split, RESNET, SGD, epochs=6, lr=0.03, policy=OFF), split, Nowhere())
     assert result.history[-1][2] < 0.5 < 1.0 < result.history[0][2] and result.validation_accuracy > 0.4  # statistics lag
 
 
@@ -368,13 +368,13 @@ def test_twice_the_same(split, config, recipe):
     for noise in (1, 2):
         training = training_of(split, config, recipe)
         torch.manual_seed(noise)
-        results.append(fit(training, split, 2, Nowhere()))
+        results.append(fit(training, split, Nowhere()))
     assert raw(results[0].state) == raw(results[1].state) and results[0].history == results[1].history
 
 
 def test_another_seed_is_another_training(split):
     """The seed changes neither the images' order nor their augmentation."""
-    first, second = (fit(training_of(split, seed=seed), split, 1, Nowhere()) for seed in (0, 1))
+    first, second = (fit(training_of(split, seed=seed), split, Nowhere()) for seed in (0, 1))
     assert raw(first.state) != raw(second.state)
 
 
@@ -389,7 +389,7 @@ def test_a_probe_leaves_the_backbone_alone(split, config, ema_decay):
     if training.average is not None:
         training.average.module.load_state_dict(training.model.state_dict())
     before = raw({name: value.clone() for name, value in training.model.state_dict().items()})
-    result = fit(training, split, 2, Nowhere())
+    result = fit(training, split, Nowhere())
     for state in (training.model.state_dict(), result.state):
         after = raw(state)
         assert after.keys() == before.keys()
@@ -428,7 +428,7 @@ def test_ema_is_the_running_average(split):
 def test_the_scored_model_is_the_kept_one(split, ema_decay):
     """The weights kept aren't those that the validation accuracy belongs to."""
     training = training_of(split, recipe=ADAMW | {"ema_decay": ema_decay}, lr=0.01, epochs=3)
-    result = fit(training, split, 3, Nowhere())
+    result = fit(training, split, Nowhere())
     model = build(VIT)
     model.load_state_dict(result.state)
     logits = predict(model, VIT, split, "float32", CPU)
@@ -452,7 +452,7 @@ def test_the_best_epoch_is_the_first_of_the_most_accurate(split, monkeypatch, ac
         return nn.functional.one_hot(answers, 4).float()
 
     monkeypatch.setattr(train, "predict", fake)
-    result = fit(training_of(split, epochs=len(accuracies)), split, len(accuracies), Nowhere())
+    result = fit(training_of(split, epochs=len(accuracies)), split, Nowhere())
     assert result.best_epoch == best and result.validation_accuracy == accuracies[best - 1]
     assert raw(result.state) == states[best - 1] and len(set(map(str, states))) == len(states)
     assert [line[4] for line in result.history] == accuracies
@@ -463,7 +463,7 @@ def test_a_step_too_far_is_named(split):
     training = training_of(split, recipe=ADAMW | {"warmup_epochs": 0}, lr=1e30, epochs=2)
     rate = learning_rate(1, 8, 0, 1e30)
     with pytest.raises(UserError, match="step 1 ") as caught:
-        fit(training, split, 2, Nowhere())
+        fit(training, split, Nowhere())
     assert f"learning rate {rate:.3g}" in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
@@ -472,7 +472,7 @@ def test_a_weight_that_is_no_number_is_named_at_step_0(split):
     training = training_of(split)
     training.model.backbone.norm.weight.data[3] = math.nan
     with pytest.raises(UserError, match="step 0 "):
-        fit(training, split, 2, Nowhere())
+        fit(training, split, Nowhere())
 
 
 @pytest.mark.parametrize(("epoch", "bad"), [(0, 0), (0, 49), (0, 50), (0, 63), (2, 130), (2, 178), (2, 191)])
@@ -517,15 +517,15 @@ def test_resuming_changes_nothing(split, tmp_path, capsys, case):
     config, recipe, epochs, lr, *sizes = RESUMED[case]
     arguments = {"epochs": epochs, "lr": lr, "sizes": sizes[0] if sizes else [32]}
     undisturbed = training_of(split, config, recipe, **arguments)
-    wanted = fit(undisturbed, split, epochs, Nowhere())
+    wanted = fit(undisturbed, split, Nowhere())
     for after in range(1, epochs):
         path = tmp_path / f"{after}.pt"
         with pytest.raises(Killed):
-            fit(training_of(split, config, recipe, **arguments), split, epochs, Killing(path, after))
+            fit(training_of(split, config, recipe, **arguments), split, Killing(path, after))
         assert "going on" not in capsys.readouterr().out
         resumed = training_of(split, config, recipe, initial=99, **arguments)  # its own initial weights must not matter
         torch.manual_seed(1234)
-        found = fit(resumed, split, epochs, Checkpoint(path))
+        found = fit(resumed, split, Checkpoint(path))
         assert f"going on after epoch {after} of {epochs}, from {path}" in capsys.readouterr().out
         assert raw(found.state) == raw(wanted.state) and found.history == wanted.history
         assert (found.best_epoch, found.validation_accuracy) == (wanted.best_epoch, wanted.validation_accuracy)
@@ -536,9 +536,9 @@ def test_resuming_changes_nothing(split, tmp_path, capsys, case):
 
 def test_a_finished_training_isnt_run_again(split, tmp_path, monkeypatch):
     """A stage killed between its last epoch and its outputs trains all over."""
-    wanted = fit(training_of(split), split, 2, Checkpoint(tmp_path / "a.pt"))
+    wanted = fit(training_of(split), split, Checkpoint(tmp_path / "a.pt"))
     monkeypatch.setattr(Training, "epoch", lambda *_: pytest.fail("trained again"))
-    found = fit(training_of(split, initial=5), split, 2, Checkpoint(tmp_path / "a.pt"))
+    found = fit(training_of(split, initial=5), split, Checkpoint(tmp_path / "a.pt"))
     assert raw(found.state) == raw(wanted.state) and found.history == wanted.history and found.best_epoch == wanted.best_epoch
 
 
@@ -553,12 +553,12 @@ def flip_a_bit(content: bytes) -> bytes:
 def test_a_damaged_checkpoint_is_left_behind(split, tmp_path, capsys, damage):
     """A damaged checkpoint is believed, ends the training, or is passed over in silence."""
     path = tmp_path / "a.pt"
-    wanted = fit(training_of(split), split, 2, Nowhere())
+    wanted = fit(training_of(split), split, Nowhere())
     with pytest.raises(Killed):
-        fit(training_of(split), split, 2, Killing(path, 1))
+        fit(training_of(split), split, Killing(path, 1))
     path.write_bytes(damage(path.read_bytes()))
     capsys.readouterr()
-    found = fit(training_of(split), split, 2, Checkpoint(path))
+    found = fit(training_of(split), split, Checkpoint(path))
     printed = capsys.readouterr()
     assert "warning" in printed.err and str(path) in printed.err and "going on" not in printed.out
     assert raw(found.state) == raw(wanted.state) and found.history == wanted.history
@@ -713,10 +713,10 @@ def test_training_in_bfloat16_keeps_float32_weights(split):
     """bfloat16 training leaves weights, losses or scores in bfloat16."""
     training = training_of(split, epochs=1)
     training.precision = "bfloat16"
-    result = fit(training, split, 1, Nowhere())
+    result = fit(training, split, Nowhere())
     assert {value.dtype for value in result.state.values()} == {torch.float32}
     assert predict(training.model, VIT, split, "bfloat16", CPU).dtype == torch.float32
-    assert raw(result.state) != raw(fit(training_of(split, epochs=1), split, 1, Nowhere()).state)
+    assert raw(result.state) != raw(fit(training_of(split, epochs=1), split, Nowhere()).state)
 
 
 @pytest.mark.cuda
@@ -724,11 +724,11 @@ def test_training_in_bfloat16_keeps_float32_weights(split):
 def test_a_gpu_trains_like_a_cpu(split):
     """On a GPU the resident images, the optimizer or the average go another way than on a CPU."""
     recipe = ADAMW | {"ema_decay": 0.5}
-    here = fit(training_of(split, recipe=recipe), split, 2, Nowhere())
+    here = fit(training_of(split, recipe=recipe), split, Nowhere())
     torch.manual_seed(0)
     training = Training(build(VIT), VIT, split, np.arange(64), recipe=recipe, policy=LIGHT, epochs=2, lr=3e-3, sizes=[32],
                         seed=0, precision="float32", device=torch.device("cuda"))
-    there = fit(training, split, 2, Nowhere())
+    there = fit(training, split, Nowhere())
     assert training.resident is not None
     for name, value in there.state.items():
         assert value.device.type == "cpu"

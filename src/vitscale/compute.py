@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import shutil
+import sys
 import tempfile
 from contextlib import nullcontext
 from functools import cache
@@ -70,6 +72,15 @@ def autocast(precision: str, device: torch.device):
     if precision == "bfloat16" or (precision == "auto" and has_native_bfloat16(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+def can_compile() -> bool:
+    """Tell whether torch.compile finds the C++ compiler that it needs, the one that `CXX` names or g++; if not, say so."""
+    compiler = os.environ.get("CXX") or "g++"
+    if shutil.which(compiler):
+        return True
+    print(f"{compiler} is not there, so the model isn't compiled; training takes about a tenth longer", file=sys.stderr, flush=True)
+    return False
 
 
 def identity(device: torch.device) -> tuple:

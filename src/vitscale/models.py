@@ -1,8 +1,9 @@
 """The models: our Vision Transformer and torchvision's ResNet-18, each a backbone under a linear head.
 
 A model on disk is a folder with `model.safetensors` and a `config.json` from which `build` makes it again:
-the architecture's parameters as params.yaml has them, `num_classes` (0: no head) and the `mean` and `std` of
-the input, null until a training sets them from its data.
+the architecture's parameters as params.yaml has them, the names of its `classes` (none: no head), and what it wants of
+its input: `interpolation` for images of another size, `mean` and `std` of the channels, null until a training sets them
+from its data.
 """
 
 import json
@@ -107,9 +108,12 @@ class VisionTransformer(nn.Module):
         """Return the positions (1, tokens, dim) of a square of grid x grid patches, interpolated from those of the full size."""
         if grid == self.grid:
             return self.positions
+        device = self.positions.device
         # As a product with a matrix, since the backward pass of interpolation isn't deterministic on CUDA.
-        one_hot = torch.eye(self.grid**2, device=self.positions.device).view(-1, 1, self.grid, self.grid)
-        patches = resize(one_hot, grid).view(self.grid**2, grid**2).T @ self.positions[:, -self.grid**2:]
+        one_hot = torch.eye(self.grid**2, device=device).view(-1, 1, self.grid, self.grid)
+        shares = resize(one_hot, grid, "bilinear").view(self.grid**2, grid**2).T
+        with torch.autocast(device.type, enabled=False):
+            patches = shares @ self.positions[:, -self.grid**2:]
         return torch.cat([self.positions[:, :-self.grid**2], patches], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -119,7 +123,8 @@ class VisionTransformer(nn.Module):
         tokens = self.patch_embedding(patches.reshape(batch, -1, p * p * 3))
         if self.class_token is not None:
             tokens = torch.cat([self.class_token.expand(batch, -1, -1).to(tokens.dtype), tokens], dim=1)
-        tokens = tokens + self.positions_on(height // p)
+        # In the type of the products, so that under autocast the tokens stay bfloat16 from block to block.
+        tokens = tokens + self.positions_on(height // p).to(tokens.dtype)
         if self.training and self.dropout:
             tokens = nn.functional.dropout(tokens, self.dropout)
         tokens = self.blocks(tokens)
@@ -149,10 +154,10 @@ class Classifier(nn.Module):
     A new head is zero (Dosovitskiy et al. 2021, section 3.2), so it needs no seed.
     """
 
-    def __init__(self, backbone: nn.Module, features: int, num_classes: int):
+    def __init__(self, backbone: nn.Module, features: int, classes: int):
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(features, num_classes) if num_classes else nn.Identity()
+        self.head = nn.Linear(features, classes) if classes else nn.Identity()
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
@@ -163,23 +168,23 @@ class Classifier(nn.Module):
 def to_input(images: Tensor, config: dict, size: int) -> Tensor:
     """Return images (b, h, w, 3) in 0..255 as (b, 3, size, size), standardised by the config's channel statistics."""
     mean, std = (255 * torch.tensor(config[name], device=images.device) for name in ("mean", "std"))
-    return resize(((images - mean) / std).permute(0, 3, 1, 2), size)
+    return resize(((images - mean) / std).permute(0, 3, 1, 2), size, config["interpolation"])
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Return images (b, c, h, w) as (b, c, size, size), by linear interpolation with antialiasing."""
+def resize(images: Tensor, size: int, interpolation: str) -> Tensor:
+    """Return images (b, c, h, w) as (b, c, size, size), by "bilinear" or "bicubic" interpolation with antialiasing."""
     if images.shape[-2:] == (size, size):
         return images
-    return nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return nn.functional.interpolate(images, (size, size), mode=interpolation, antialias=True)
 
 
 def build(config: dict) -> Classifier:
     """Return the model that a config.json describes, with fresh weights from torch's global random state."""
     options = {name: value for name, value in config.items()
-               if name not in ("architecture", "num_classes", "mean", "std")}
+               if name not in ("architecture", "classes", "interpolation", "mean", "std")}
     if config["architecture"] == "vit":
-        return Classifier(VisionTransformer(**options), config["dim"], config["num_classes"])
-    return Classifier(resnet18(**options), 512, config["num_classes"])
+        return Classifier(VisionTransformer(**options), config["dim"], len(config["classes"]))
+    return Classifier(resnet18(**options), 512, len(config["classes"]))
 
 
 def save_model(folder: Path, config: dict, state: dict[str, Tensor]) -> None:
@@ -189,20 +194,20 @@ def save_model(folder: Path, config: dict, state: dict[str, Tensor]) -> None:
     write_json(folder / "config.json", config)
 
 
-def load_model(folder: Path, num_classes: int | None = None) -> tuple[Classifier, dict]:
-    """Return a folder's model and its config; with `num_classes` its head is left behind for a new one.
+def load_model(folder: Path, classes: list[str] | None = None) -> tuple[Classifier, dict]:
+    """Return a folder's model and its config; with `classes` its head is left behind for a new one.
 
     Raises UserError where the folder's files are damaged or don't belong together.
     """
     try:
         config = json.loads((folder / "config.json").read_text())
         state = load((folder / "model.safetensors").read_bytes())
-        if num_classes is not None:
-            config["num_classes"] = num_classes
+        if classes is not None:
+            config["classes"] = classes
             state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
         model = build(config)
         missing, unknown = model.load_state_dict(state, strict=False)
-        if unknown or any(num_classes is None or not name.startswith("head.") for name in missing):
+        if unknown or any(classes is None or not name.startswith("head.") for name in missing):
             raise KeyError(f"missing {missing}, unknown {unknown}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())

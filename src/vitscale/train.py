@@ -69,7 +69,10 @@ class Muon(torch.optim.Optimizer):
                 by_shape.setdefault(matrix.shape, []).append(matrix)
             for shape, matrices in by_shape.items():
                 gradients = [matrix.grad for matrix in matrices]
-                averages = [self.state[matrix].setdefault("momentum", torch.zeros_like(matrix)) for matrix in matrices]
+                for matrix in matrices:
+                    if not self.state[matrix]:
+                        self.state[matrix]["momentum"] = torch.zeros_like(matrix)
+                averages = [self.state[matrix]["momentum"] for matrix in matrices]
                 torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
                 updates = orthogonalised(torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"])))
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
@@ -133,7 +136,7 @@ class Training:
         if recipe["ema_decay"]:  # a frozen backbone's buffers are copied, since averaging would round its counters
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe["ema_decay"]),
                                          use_buffers=not frozen_backbone)
-        self.forward = torch.compile(model, dynamic=False) if recipe["compile"] else model
+        self.forward = torch.compile(model, dynamic=False) if recipe["compile"] and compute.can_compile() else model
         self.resident = None
         if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = torch.from_numpy(np.array(split.images)).to(device)
@@ -156,7 +159,7 @@ class Training:
         else:
             images = self.resident[torch.from_numpy(indices).to(self.device)]
         labels = torch.from_numpy(self.split.labels[indices]).to(self.device)
-        images, targets = augment(images, labels, self.config["num_classes"], self.policy, self.config["mean"],
+        images, targets = augment(images, labels, len(self.config["classes"]), self.policy, self.config["mean"],
                                   generator_for(self.seed, 2, step))
         size = self.sizes[step // self.steps_per_epoch * len(self.sizes) // self.epochs]
         return to_input(images, self.config, size), targets
@@ -215,10 +218,10 @@ class Training:
             self.average.load_state_dict(state["average"])
 
 
-def fit(training: Training, validation: Split, epochs: int, checkpoint: Checkpoint) -> Result:
+def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result:
     """Train for the epochs that the checkpoint doesn't hold yet and return the result."""
     saved = checkpoint.load() or {"epochs": 0, "history": [], "best": None}
-    best, history = saved["best"], saved["history"]
+    best, history, epochs = saved["best"], saved["history"], training.epochs
     if 0 < saved["epochs"] < epochs:
         print(f"going on after epoch {saved['epochs']} of {epochs}, from {checkpoint.path}", flush=True)
         training.restore(saved["training"])
@@ -253,7 +256,7 @@ def train_entry(stage: Stage, entry: dict, *, start: str, data: str, out: str) -
     lr, seed, precision = stage.param("lr"), stage.param("seed"), stage.param("precision")
     folder = stage.dep(data)
     train, validation = load_split(folder / "train"), load_split(folder / "validation")
-    model, config = load_model(stage.dep(start), num_classes=len(train.classes))
+    model, config = load_model(stage.dep(start), classes=train.classes)
     if config["mean"] is None:
         statistics = json.loads((folder / "statistics.json").read_text())
         config |= {name: statistics[name] for name in ("mean", "std")}
@@ -262,7 +265,7 @@ def train_entry(stage: Stage, entry: dict, *, start: str, data: str, out: str) -
         training = Training(model, config, train, indices, recipe=recipe, policy=policy, epochs=entry["epochs"],
                             lr=lr * entry["lr_scale"], sizes=entry["sizes"], seed=seed, precision=precision, device=device,
                             frozen_backbone=entry.get("protocol") == "linear_probe")
-        result = fit(training, validation, entry["epochs"], checkpoint)
+        result = fit(training, validation, checkpoint)
     save_model(stage.out(out), config, result.state)
     write_json(stage.out(out) / "training.json", {"validation_accuracy": result.validation_accuracy,
                                                   "best_epoch": result.best_epoch, "train_images": len(indices)})
