@@ -13,7 +13,8 @@ from vitscale.summary import accuracy_table, curves, summarise
 def main(stage: Stage) -> None:
     rows, pretrain, published = stage.param("rows"), stage.param("pretrain"), stage.param("published")
     scores = stage.dep("metrics/rows")
-    text = summarise(rows, pretrain, published, stage.param("target"), scores, stage.dep("metrics/predictions"))
+    text = summarise(rows, pretrain, stage.param("weights"), published, stage.param("target"), scores,
+                     stage.dep("metrics/predictions"))
     write_bytes(stage.out("metrics/summary.md"), text.encode())
     write_csv(stage.out("metrics/accuracy.csv"), ["row", "accuracy", "ci95_low", "ci95_high", "published"],
               accuracy_table(rows, published, scores))

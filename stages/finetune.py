@@ -1,4 +1,4 @@
-"""finetune@<row>: put a new head on a start and train it, or the head alone, on the target."""
+"""finetune@<row>: put a new head on a start and train it, or the head alone, on the target or on features of it."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from vitscale.train import train_entry
 
 def main(stage: Stage) -> None:
     entry = stage.param(f"rows.{stage.key}")
-    train_entry(stage, entry, start=f"models/start/{entry['start']}", data=f"data/prepared/{stage.param('target')}",
+    train_entry(stage, entry, start=f"models/start/{entry['start']}", data=f"data/{entry['inputs']}/{stage.param('target')}",
                 out=f"models/finetuned/{stage.key}")
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import run, undisturbed
+from tiny import PARAMS, hub_entry, run, undisturbed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,3 +43,26 @@ def done(tmp_path_factory):
     run("git", "add", "-A", cwd=folder)
     run("git", "commit", "-qm", "run", cwd=folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def hub_mirror(tmp_path_factory):
+    """A mirror with a random ViT of 48 px, as the hub serves one, and its entry of `weights`."""
+    folder = tmp_path_factory.mktemp("mirror")
+    return folder, hub_entry(folder, image_size=48)
+
+
+@pytest.fixture(scope="session")
+def from_the_hub(tmp_path_factory, hub_mirror):
+    """The tiny pipeline with a start from the hub, fine-tuned and probed on its features, and a probe on untrained ones."""
+    off = {"crop_padding": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+    row = PARAMS["rows"]["vit-digits"] | {"lr_scale": 3.0, "epochs": 3}
+    probe = row | {"protocol": "linear_probe", "augment": "none", "sizes": []}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITSCALE_MIRROR", str(hub_mirror[0]))
+        return undisturbed(
+            tmp_path_factory, precision="float32", augment=PARAMS["augment"] | {"none": off}, weights={"hub": hub_mirror[1]},
+            features={"hub": {}, "vit-scratch": {}},
+            rows={"vit-digits": PARAMS["rows"]["vit-digits"], "hub": row | {"start": "hub", "sizes": [32, 48]},
+                  "hub-probe": probe | {"start": "hub", "inputs": "features/hub"},
+                  "scratch-probe": probe | {"start": "vit-scratch", "inputs": "features/vit-scratch"}})

@@ -34,7 +34,8 @@ def test_lock_holds_the_committed_code_parameters_and_metrics(folder):
 @pytest.mark.parametrize("folder", PIPELINES, ids=["study", "digits"])
 def test_every_entry_has_been_run(folder):
     params, names = read_yaml(folder / "params.yaml"), {name for name, _ in stages(folder)}
-    sections = {"download": "download", "prepare": "prepare", "init": "models", "pretrain": "pretrain", "finetune": "rows",
+    sections = {"download": "download", "prepare": "prepare", "init": "models", "weights": "weights", "pretrain": "pretrain",
+                "features": "features", "finetune": "rows",
                 "evaluate": "rows"}
     assert names == {f"{stage}@{key}" for stage, section in sections.items() for key in params[section]} | {"compare"}
 

@@ -12,13 +12,14 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from tiny import ROOT, checkout, run, tiny
+from tiny import ROOT, checkout, run
 from vitscale.files import read_yaml
 from vitscale.stage import Stage
 
-VIT, RESNET = ["vit-cifar100", "vit-scratch"], ["resnet18-cifar100", "resnet18-cifar100-probe", "resnet18-scratch"]
-PRETRAINED = ["vit-cifar100", "resnet18-cifar100", "resnet18-cifar100-probe"]
-STAGES = ["download", "prepare", "init", "pretrain", "finetune", "evaluate", "compare"]
+PARAMS = read_yaml(ROOT / "params.yaml")
+ROWS, STARTS = list(PARAMS["rows"]), {name: entry["start"] for name, entry in PARAMS["rows"].items()}
+RESNET, ELSEWHERE = "resnet18-cifar100", [start for start in PARAMS["features"] if start in PARAMS["weights"]]  # with features
+STAGES = ["download", "prepare", "init", "weights", "pretrain", "features", "finetune", "evaluate", "compare"]
 
 
 def rows(names):
@@ -26,41 +27,54 @@ def rows(names):
     return {f"{stage}@{name}" for name in names for stage in ("finetune", "evaluate")} | {"compare"}
 
 
+def starting_from(*starts):
+    return [name for name in ROWS if STARTS[name] in starts]
+
+
+def trained_by(recipe):
+    return [name for name in ROWS if PARAMS["rows"][name]["recipe"] == recipe]
+
+
 def pretraining(*names):
     return {f"pretrain@{name}-cifar100" for name in names}
 
 
+def features(*starts):
+    return {f"features@{start}" for start in starts}
+
+
 PREPARE = {"prepare@cifar10", "prepare@cifar100"}
-BOTH = pretraining("vit", "resnet18") | rows(VIT + RESNET)
+TRAINING = pretraining("vit", "resnet18") | features(RESNET) | rows(ROWS)  # a start from elsewhere has its features already
+OF_CIFAR100 = pretraining("vit", "resnet18") | features(RESNET) | rows(starting_from("vit-cifar100", RESNET))
 
 # For every leaf of params.yaml, by the longest prefix that stands here: the stages that run again.
 TABLE = {
-    "lr": BOTH,
-    "seed": {"init@vit", "init@resnet18"} | BOTH,
-    "split_seed": PREPARE | BOTH,
-    "precision": BOTH,
-    "target": PREPARE | BOTH,
-    "download.cifar10": {"download@cifar10"} | PREPARE | BOTH,  # its test split is held against every training set
-    "download.cifar100": {"download@cifar100", "prepare@cifar100"} | pretraining("vit", "resnet18") | rows(PRETRAINED),
-    "prepare.cifar10": {"prepare@cifar10"} | rows(VIT + RESNET),
-    "prepare.cifar100": {"prepare@cifar100"} | pretraining("vit", "resnet18") | rows(PRETRAINED),
-    "augment": PREPARE | BOTH,  # every preview is drawn again; its data come out the same (test_pipeline.py)
-    "models.vit": {"init@vit"} | pretraining("vit") | rows(VIT),
-    "models.resnet18": {"init@resnet18"} | pretraining("resnet18") | rows(RESNET),
-    "recipes.vit": pretraining("vit") | rows(VIT),
-    "recipes.resnet18": pretraining("resnet18") | rows(RESNET),
-    "pretrain.vit-cifar100": pretraining("vit") | rows(["vit-cifar100"]),
-    "pretrain.resnet18-cifar100": pretraining("resnet18") | rows(["resnet18-cifar100", "resnet18-cifar100-probe"]),
-    "rows.vit-cifar100": rows(["vit-cifar100"]),
-    "rows.vit-scratch": rows(["vit-scratch"]),
-    "rows.resnet18-cifar100": rows(["resnet18-cifar100"]),
-    "rows.resnet18-cifar100-probe": rows(["resnet18-cifar100-probe"]),
-    "rows.resnet18-scratch": rows(["resnet18-scratch"]),
+    "lr": TRAINING,
+    "seed": {"init@vit", "init@resnet18"} | TRAINING,
+    "split_seed": PREPARE | TRAINING | features(*ELSEWHERE),
+    "precision": TRAINING | features(*ELSEWHERE),
+    "target": PREPARE | TRAINING | features(*ELSEWHERE),
+    "download.cifar10": {"download@cifar10"} | PREPARE | TRAINING | features(*ELSEWHERE),  # its test split is held against every training set
+    "download.cifar100": {"download@cifar100", "prepare@cifar100"} | OF_CIFAR100,
+    "prepare.cifar10": {"prepare@cifar10"} | features(RESNET, *ELSEWHERE) | rows(ROWS),
+    "prepare.cifar100": {"prepare@cifar100"} | OF_CIFAR100,
+    "augment": PREPARE | TRAINING | features(*ELSEWHERE),  # every preview is drawn again; its data come out the same (test_pipeline.py)
+    "models.vit": {"init@vit"} | pretraining("vit") | rows(starting_from("vit-cifar100", "vit-scratch")),
+    "models.resnet18": {"init@resnet18"} | pretraining("resnet18") | features(RESNET) | rows(starting_from(RESNET, "resnet18-scratch")),
+    **{f"recipes.{recipe}": rows(trained_by(recipe)) for recipe in PARAMS["recipes"]},
+    "recipes.vit": pretraining("vit") | rows(starting_from("vit-cifar100") + trained_by("vit")),
+    "recipes.resnet18": pretraining("resnet18") | features(RESNET) | rows(starting_from(RESNET) + trained_by("resnet18")),
+    "pretrain.vit-cifar100": pretraining("vit") | rows(starting_from("vit-cifar100")),
+    "pretrain.resnet18-cifar100": pretraining("resnet18") | features(RESNET) | rows(starting_from(RESNET)),
+    **{f"weights.{start}": {f"weights@{start}"} | features(start) | rows(starting_from(start)) for start in PARAMS["weights"]},
+    **{f"rows.{name}": rows([name]) for name in ROWS},
     "published": {"compare"},
 }
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10", "vit": "resnet18", "resnet18": "vit", "light": "strong",
-         "strong": "light", "vit-cifar100": "vit-scratch", "resnet18-cifar100": "resnet18-scratch",
-         "vit-scratch": "resnet18-scratch", "resnet18-scratch": "vit-scratch"}
+         "strong": "light", "medium": "light", "none": "light", "vit-cifar100": "vit-scratch", RESNET: "resnet18-scratch",
+         "vit-scratch": "resnet18-scratch", "resnet18-scratch": "vit-scratch", "prepared": f"features/{RESNET}",
+         **{start: "vit-scratch" for start in PARAMS["weights"]}, **{f"features/{start}": "prepared" for start in PARAMS["features"]},
+         **{recipe: "vit" for recipe in PARAMS["recipes"] if recipe not in ("vit", "resnet18")}}
 
 STAND_IN = '''import sys
 from pathlib import Path
@@ -75,7 +89,7 @@ for out in map(Path, stage.declared["outs"]):
 
 def leaves(content, prefix=""):
     for name, value in content.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
@@ -90,7 +104,7 @@ def changed(value):
         case float():
             return value / 2 + 0.001
         case list():
-            return value[:-1]
+            return value[:-1] or [8]
         case None:
             return "0" * 64
     return OTHER.get(value, value + "x")
@@ -139,17 +153,17 @@ def test_every_leaf_reruns_what_the_table_says(skeleton, monkeypatch):
 def test_command_line_says_the_same(skeleton):
     """The table holds for what a person types, `dvc repro --dry --force-downstream`, too."""
     params = read_yaml(ROOT / "params.yaml")
-    (skeleton / "params.yaml").write_text(yaml.safe_dump(with_change(params, "rows.vit-scratch.epochs"), sort_keys=False))
+    (skeleton / "params.yaml").write_text(yaml.safe_dump(with_change(params, "rows.vit-cifar100.epochs"), sort_keys=False))
     text = run("dvc", "repro", "--dry", "--force-downstream", cwd=skeleton).stdout
     ran = {line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")}
-    assert ran == rows(["vit-scratch"])
+    assert ran == rows(["vit-cifar100"])
 
 
 def test_rules_of_the_table():
     for prefix, stages in TABLE.items():
         names = {stage.split("@")[0] for stage in stages}
         assert "download" not in names or prefix.startswith("download.")
-        assert "pretrain" not in names or not prefix.startswith("rows.")
+        assert not names & {"pretrain", "features", "weights"} or not prefix.startswith("rows.")
         assert not prefix.startswith("models.vit") or not any("resnet18" in stage for stage in stages)
 
 
@@ -183,10 +197,9 @@ def test_code_dependencies_are_what_is_imported(stage):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    folder = tiny(tmp_path_factory.mktemp("done") / "repo")
-    run("dvc", "repro", "-q", cwd=folder)
-    return folder
+def finished(tmp_path_factory, from_the_hub):
+    """A copy of the finished pipeline, whose stages the tests below run again."""
+    return shutil.copytree(from_the_hub, tmp_path_factory.mktemp("finished") / "repo", symlinks=True)
 
 
 def entries():
@@ -207,7 +220,7 @@ def stage_main(name):
     return module.main
 
 
-KEY = {"download": "digits", "prepare": "digits", "init": "vit", "pretrain": "vit-digits", "finetune": "vit-digits",
+KEY = {"download": "digits", "prepare": "digits", "init": "vit", "weights": "hub", "features": "hub", "pretrain": "vit-digits", "finetune": "vit-digits",
        "evaluate": "vit-digits", "compare": None}
 
 
@@ -234,10 +247,11 @@ def edited_pipeline(folder):
 
 
 @pytest.mark.parametrize("stage, kind, entry", list(entries()))
-def test_a_missing_entry_stops_the_stage(done, monkeypatch, stage, kind, entry):
+def test_a_missing_entry_stops_the_stage(finished, hub_mirror, monkeypatch, stage, kind, entry):
     """Taking any one entry out of dvc.yaml makes the stage fail, so nothing that it uses can go undeclared."""
-    monkeypatch.chdir(done)
-    with edited_pipeline(done) as (content, save):
+    monkeypatch.chdir(finished)
+    monkeypatch.setenv("VITSCALE_MIRROR", str(hub_mirror[0]))
+    with edited_pipeline(finished) as (content, save):
         body(content, stage)[kind].remove(entry)
         save(content)
         with pytest.raises(LookupError, match="dvc.yaml doesn't list"):
@@ -245,9 +259,10 @@ def test_a_missing_entry_stops_the_stage(done, monkeypatch, stage, kind, entry):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_entry_too_many_stops_the_stage(done, monkeypatch, stage):
-    monkeypatch.chdir(done)
-    with edited_pipeline(done) as (content, save):
+def test_an_entry_too_many_stops_the_stage(finished, hub_mirror, monkeypatch, stage):
+    monkeypatch.chdir(finished)
+    monkeypatch.setenv("VITSCALE_MIRROR", str(hub_mirror[0]))
+    with edited_pipeline(finished) as (content, save):
         body(content, stage)["params"].append("lr" if stage == "init" else "models.vit.depth")
         save(content)
         with pytest.raises(LookupError, match="never used"):

@@ -149,8 +149,8 @@ def test_paired_difference_equals_the_textbook(counts):
 
 # Tables
 
-TUNING = {"protocol": "full", "recipe": "vit", "augment": "light", "sizes": [32], "epochs": 4, "lr_scale": 1.0}
-PRETRAIN = {"vit-a": {"model": "vit", "data": "dataset-a"}, "big-a": {"model": "big", "data": "dataset-a"}}
+TUNING = {"protocol": "full", "inputs": "prepared", "recipe": "vit", "augment": "light", "sizes": [32], "epochs": 4, "lr_scale": 1.0}
+PRETRAIN = {"vit-a": {"model": "vit", "data": "dataset-a", "epochs": 3}, "big-a": {"model": "big", "data": "dataset-a", "epochs": 3}}
 ROWS = {"vit-a": {"start": "vit-a"} | TUNING, "vit-scratch": {"start": "vit-scratch"} | TUNING,
         "vit-a-probe": {"start": "vit-a"} | TUNING | {"protocol": "linear_probe"}}
 PUBLISHED = {"vit-a": {"accuracy": 0.65, "protocol": "full"}, "vit-a-probe": {"accuracy": 0.7236, "protocol": "full"},
@@ -173,11 +173,11 @@ def results(tmp_path) -> Path:
 
 def table_of(results: Path, rows: dict = ROWS, published: dict = PUBLISHED) -> dict[str, list[str]]:
     """Return the summary's cells by row, without the header."""
-    text = summarise(rows, PRETRAIN, published, "dataset-b", results / "scores", results / "predictions")
+    text = summarise(rows, PRETRAIN, {"hub": {"data": "imagenet"}}, published, "dataset-b", results / "scores", results / "predictions")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert lines[0] == ["row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval",
-                        "over its scratch control", "published"] and "dataset-b" in text
-    assert all(len(line) == 8 for line in lines)
+                        "over scratch", "over longer scratch", "published"] and "dataset-b" in text
+    assert all(len(line) == 9 for line in lines)
     return {line[0]: line for line in lines[2:]}
 
 
@@ -187,13 +187,16 @@ def test_summary_shows_every_row(results):
     assert list(table) == ["vit-a", "vit-scratch", "vit-a-probe", "famous"]  # and no "stray"
     half = 1.959964 * math.sqrt(10 - 100 / 40) / 40
     assert table["vit-a"][1:] == ["1.23M", "dataset-a", "full", "75.00%", "59.81% to 85.81%",
-                                  f"+25.00% ± {half:.2%}", "65.00%"]
-    assert table["vit-scratch"][1:] == ["1.23M", "—", "full", "50.00%", "35.20% to 64.80%", "—", "—"]
+                                  f"+25.00% ± {half:.2%}", "—", "65.00%"]
+    assert table["vit-scratch"][1:] == ["1.23M", "—", "full", "50.00%", "35.20% to 64.80%", "—", "—", "—"]
+    rows = ROWS | {"vit-scratch": ROWS["vit-scratch"] | {"epochs": 7}, "hub": ROWS["vit-a"] | {"start": "hub"}}
+    assert table_of(results, rows)["vit-a"][6:8] == ["—", f"+25.00% ± {half:.2%}"]
+    assert table_of(results, rows)["hub"][2:5] == ["imagenet", "full", "not run"]
 
 
 def test_a_row_without_a_file_is_not_run(results):
     """A row that hasn't been run gets figures, breaks the table, or hides."""
-    wanted = ["vit-a-probe", "—", "dataset-a", "linear_probe", "not run", "—", "—", "—"]
+    wanted = ["vit-a-probe", "—", "dataset-a", "linear_probe", "not run", "—", "—", "—", "—"]
     assert table_of(results)["vit-a-probe"] == wanted
     (results / "scores/vit-a.json").unlink()
     assert table_of(results)["vit-a"][4] == "not run"
@@ -203,13 +206,13 @@ def test_a_row_without_a_file_is_not_run(results):
 def test_published_stands_beside_the_same_protocol_only(results):
     """A published accuracy is held against another protocol, or one without a row here is left out or gets figures."""
     table = table_of(results)
-    assert table["vit-a"][7] == "65.00%" and table["vit-a-probe"][7] == "—"
-    famous = ["famous", "—", "—", "linear_probe", "not run", "—", "—", "94.64%"]
+    assert table["vit-a"][8] == "65.00%" and table["vit-a-probe"][8] == "—"
+    famous = ["famous", "—", "—", "linear_probe", "not run", "—", "—", "—", "94.64%"]
     assert table["famous"] == famous  # its file is a stray one
     same = PUBLISHED | {"vit-a-probe": {"accuracy": 0.7236, "protocol": "linear_probe"}}
-    assert table_of(results, published=same)["vit-a-probe"][7] == "72.36%"
+    assert table_of(results, published=same)["vit-a-probe"][8] == "72.36%"
     other = PUBLISHED | {"vit-a": {"accuracy": 0.65, "protocol": "linear_probe"}}
-    assert table_of(results, published=other)["vit-a"][7] == "—"
+    assert table_of(results, published=other)["vit-a"][8] == "—"
     assert accuracy_table(ROWS, PUBLISHED, results / "scores")[0][4] == 0.65
     assert accuracy_table(ROWS, other, results / "scores")[0][4] == ""
 
@@ -224,11 +227,22 @@ def test_accuracy_table(results):
 @pytest.mark.parametrize("name", TUNING)
 def test_a_control_has_the_same_fine_tuning(name):
     """A row is compared with one that differs in more than its start."""
-    other = {"protocol": "linear_probe", "recipe": "other", "augment": "strong", "sizes": [16, 32], "epochs": 5, "lr_scale": 2.0}[name]
+    other = {"protocol": "linear_probe", "inputs": "features/vit-scratch", "recipe": "other", "augment": "strong", "sizes": [16, 32], "epochs": 5, "lr_scale": 2.0}[name]
     rows = {"vit-a": ROWS["vit-a"], "vit-scratch": ROWS["vit-scratch"] | {name: other}}
     assert control_of("vit-a", rows, PRETRAIN) is None
     rows["again"] = ROWS["vit-scratch"]
     assert control_of("vit-a", rows, PRETRAIN) == "again"
+
+
+def test_the_longer_control_has_the_epochs_of_both():
+    """The control with more epochs is any with more, or a probe's control has the features of another start."""
+    rows = ROWS | {"long": ROWS["vit-scratch"] | {"epochs": 7}, "longer": ROWS["vit-scratch"] | {"epochs": 8}}
+    assert control_of("vit-a", rows, PRETRAIN) == "vit-scratch" and control_of("vit-a", rows, PRETRAIN, more_epochs=True) == "long"
+    assert control_of("vit-a", ROWS, PRETRAIN, more_epochs=True) is None
+    probe = TUNING | {"protocol": "linear_probe", "inputs": "features/vit-a"}
+    rows = {"a": {"start": "vit-a"} | probe, "b": {"start": "vit-scratch"} | probe,
+            "c": {"start": "vit-scratch"} | probe | {"inputs": "features/vit-scratch"}}
+    assert control_of("a", rows, PRETRAIN) == "c"
 
 
 def test_a_control_has_the_same_model():

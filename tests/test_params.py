@@ -42,13 +42,15 @@ recipes:
 pretrain:
   vit-cifar100: {model: vit, data: cifar100, fraction: 1.0, recipe: vit, augment: light, sizes: [16, 32], epochs: 9, lr_scale: 1.0}
   resnet18-cifar100: {model: resnet18, data: cifar100, fraction: 1.0, recipe: resnet18, augment: light, sizes: [16, 32], epochs: 2, lr_scale: 9.0}
+weights: {}
+features: {}
 rows:
-  vit-cifar100: {start: vit-cifar100, protocol: full, recipe: vit, augment: light, sizes: [16, 32], epochs: 4, lr_scale: 1.0}
-  resnet18-cifar100: {start: resnet18-cifar100, protocol: full, recipe: resnet18, augment: light, sizes: [16, 32], epochs: 2, lr_scale: 9.0}
-  resnet18-cifar100-probe: {start: resnet18-cifar100, protocol: linear_probe, recipe: resnet18, augment: light, sizes: [32], epochs: 1,
+  vit-cifar100: {start: vit-cifar100, protocol: full, inputs: prepared, recipe: vit, augment: light, sizes: [16, 32], epochs: 4, lr_scale: 1.0}
+  resnet18-cifar100: {start: resnet18-cifar100, protocol: full, inputs: prepared, recipe: resnet18, augment: light, sizes: [16, 32], epochs: 2, lr_scale: 9.0}
+  resnet18-cifar100-probe: {start: resnet18-cifar100, protocol: linear_probe, inputs: prepared, recipe: resnet18, augment: light, sizes: [32], epochs: 1,
                             lr_scale: 9.0}
-  vit-scratch: {start: vit-scratch, protocol: full, recipe: vit, augment: light, sizes: [16, 32], epochs: 4, lr_scale: 1.0}
-  resnet18-scratch: {start: resnet18-scratch, protocol: full, recipe: resnet18, augment: light, sizes: [16, 32], epochs: 2, lr_scale: 9.0}
+  vit-scratch: {start: vit-scratch, protocol: full, inputs: prepared, recipe: vit, augment: light, sizes: [16, 32], epochs: 4, lr_scale: 1.0}
+  resnet18-scratch: {start: resnet18-scratch, protocol: full, inputs: prepared, recipe: resnet18, augment: light, sizes: [16, 32], epochs: 2, lr_scale: 9.0}
 published:
   vit-cifar100: {accuracy: 0.65, protocol: full}
 """)  # not the study's own, which may change without a test having to
@@ -185,7 +187,10 @@ BAD_VALUES = [  # key, value, what the line must say is allowed
     ("augment.light.crop_padding", -1, "greater than or equal to 0"),
     ("published.vit-cifar100.accuracy", 65.0, "less than or equal to 1"),
     ("published.vit-cifar100.accuracy", 0.0, "greater than 0"),
-    ("rows.vit-scratch.sizes", [], "at least 1 item"),
+    ("rows.vit-scratch.sizes", [], "at least one"),
+    ("pretrain.vit-cifar100.sizes", [], "at least one"),
+    ("rows.vit-scratch.inputs", "raw", "prepared"),
+    ("rows.vit-scratch.inputs", "features/../raw", "prepared"),
     ("rows.vit-scratch.sizes", 16, "list"),
     ("rows.vit-scratch.sizes", [8.0], "integer"),
     ("rows.vit-scratch.sizes", [True], "integer"),
@@ -293,6 +298,50 @@ def test_sizes_that_the_patches_dont_divide_are_one_line_each():
     assert faults(changed("models.vit.image_size", 64)) == []  # images are resized to it
 
 
+FROM_HUB = {"source": "huggingface", "name": "facebook/deit-tiny-patch16-224", "revision": "b" * 40, "sha256": None, "data": "imagenet1k",
+            "license": "Apache-2.0"}
+FROM_TORCHVISION = {"source": "torchvision", "name": "ResNet18_Weights.IMAGENET1K_V1", "sha256": "f37072fd", "data": "imagenet1k",
+                    "license": "BSD-3-Clause"}
+OFF = {"crop_padding": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+PROBE = BASE["rows"]["resnet18-cifar100-probe"] | {"inputs": "features/resnet18-cifar100", "augment": "none", "sizes": []}
+
+
+def probing(**changes) -> dict:
+    """Return the parameters with weights, features of two starts, and a probe on the features of one."""
+    return BASE | {"augment": BASE["augment"] | {"none": OFF}, "weights": {"deit": FROM_HUB, "torch": FROM_TORCHVISION},
+                   "features": {"resnet18-cifar100": {}, "deit": {}}, "rows": BASE["rows"] | {"probe": PROBE | changes}}
+
+
+def test_weights_and_features_are_good():
+    """A start from elsewhere, its features or a probe on some are rejected."""
+    for changes in ({}, {"start": "deit", "inputs": "features/deit"}, {"start": "torch", "inputs": "prepared", "sizes": [160]}):
+        assert faults(probing(**changes)) == []
+
+
+@pytest.mark.parametrize(("changes", "key", "words"), [
+    ({"inputs": "features/deit"}, "inputs", "features/resnet18-cifar100"),
+    ({"protocol": "full"}, "inputs", "prepared"),
+    ({"start": "torch", "inputs": "features/torch"}, "inputs", "features has no entry torch"),
+    ({"augment": "light"}, "augment", "everything off"),
+    ({"sizes": [32]}, "sizes", "give []"),
+    ({"inputs": "prepared"}, "sizes", "at least one")])
+def test_a_probe_that_doesnt_fit_its_features_is_one_line(changes, key, words):
+    """A probe takes another start's features, or augmentation or sizes that features don't have are passed over."""
+    found = the_fault(probing(**changes))
+    assert found.startswith(f"rows.probe.{key}: ") and words in found
+
+
+@pytest.mark.parametrize(("key", "value", "words"), [
+    ("weights.deit.revision", "main", r"\[0-9a-f\]\{40\}"), ("weights.deit.name", "../deit", "pattern"), ("weights.deit.name", "a/b/c", "pattern"),
+    ("weights.torch.sha256", "f370", r"\{8,64\}"), ("weights.torch.sha256", None, "string"), ("weights.torch.name", "VGG11_Weights.DEFAULT", "ResNet18"),
+    ("weights.deit.source", "zip", "huggingface, torchvision"), ("weights.deit.source", DELETE, "huggingface, torchvision"),
+    ("weights.vit-scratch", FROM_HUB, "another"), ("weights.vit-cifar100", FROM_HUB, "another"), ("features.nope", {}, "no start.nope")])
+def test_weights_that_dont_fit_are_one_line(key, value, words):
+    """Weights without a pin, of an unknown kind or under a name that is taken get through."""
+    found = the_fault(changed(key, value, probing()))
+    assert found.startswith(f"{key}: ") and re.search(words, found), found
+
+
 @pytest.mark.parametrize("section", ["download", "prepare", "augment", "models", "recipes", "pretrain", "rows", "published"])
 @pytest.mark.parametrize("name", ["a.b", "a b", "a/b", "", "a@b", "é"])
 def test_a_name_that_breaks_paths_is_one_line(section, name):
@@ -359,7 +408,7 @@ def leaves(content: dict, above: tuple = ()):
 @pytest.mark.parametrize("content", [MAIN, EXAMPLE, BASE], ids=["main", "example", "base"])
 def test_every_parameter_must_be_given(content):
     """A parameter is optional: leaving it out gets through, or ends in another line than the one that names it."""
-    paths = list(leaves(content))
+    paths = [path for path in leaves(content) if path[0] != "features" or len(path) == 1]  # its entries are empty
     assert len(paths) > 80
     for path in paths:
         found = the_fault(changed(path, DELETE, content))
@@ -377,7 +426,7 @@ def test_no_parameter_takes_a_mapping_or_a_list_of_lists(content):
     """A value of an absurd type gets through somewhere, or isn't said in one line that names the key."""
     for path in leaves(content):
         for value in ({"a": 1}, [[1]]):
-            if path == ("published",):
+            if path in (("published",), ("weights",), ("features",)):
                 continue
             found = the_fault(changed(path, value, content))
             assert found.startswith(".".join(path)) and "\n" not in found

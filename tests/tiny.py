@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from vitscale.files import digest, read_yaml
@@ -25,7 +26,8 @@ PARAMS = {
                         "label_smoothing": 0.0, "clip_norm": 1.0, "ema_decay": 0.0, "compile": False}},
     "pretrain": {"vit-digits": {"model": "vit", "data": "digits", "fraction": 0.5, "recipe": "vit", "augment": "strong",
                                 "sizes": [16], "epochs": 1, "lr_scale": 1.0}},
-    "rows": {"vit-digits": {"start": "vit-digits", "protocol": "full", "recipe": "vit", "augment": "light", "epochs": 1,
+    "weights": {}, "features": {},
+    "rows": {"vit-digits": {"start": "vit-digits", "protocol": "full", "inputs": "prepared", "recipe": "vit", "augment": "light", "epochs": 1,
                             "sizes": [32], "lr_scale": 1.0}},
     "published": {},
 }
@@ -84,3 +86,20 @@ def outputs(folder: Path) -> dict[str, str]:
     places = [folder / name for name in ("data", "models", "metrics", "plots")]
     files = [file for place in places for file in sorted(place.rglob("*")) if file.is_file() and file.name != ".gitignore"]
     return {file.relative_to(folder).as_posix(): digest(file) for file in files}
+
+
+def hub_entry(mirror: Path, name: str = "someone/tiny-vit", image_size: int = 32) -> dict:
+    """Write a random ViT into a mirror as transformers saves one for the hub; return its entry of `weights`."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    folder = mirror / name
+    torch.manual_seed(0)
+    labels = {i: f"class {i}" for i in range(3)}
+    model = ViTForImageClassification(ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=image_size, patch_size=8,
+        initializer_range=0.5, id2label=labels, label2id={label: i for i, label in labels.items()}))
+    model.save_pretrained(folder)
+    ViTImageProcessor(size={"height": image_size, "width": image_size}, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.25],
+                      resample=3).save_pretrained(folder)
+    return {"source": "huggingface", "name": name, "revision": "0" * 40, "sha256": digest(folder / "model.safetensors"),
+            "data": "photographs", "license": "Apache-2.0"}

@@ -1,4 +1,7 @@
-"""A split of a data set on disk: `images.npy` (uint8, n x h x w x 3), `labels.npy` (int64, n), `classes.json`."""
+"""A split of a data set on disk: `images.npy` (uint8, n x h x w x 3), `labels.npy` (int64, n), `classes.json`.
+
+What a frozen backbone makes of such images is a split too, with `features.npy` (float32, n x d) for the images.
+"""
 
 import io
 import json
@@ -23,7 +26,8 @@ class Split:
 def load_split(folder: Path) -> Split:
     """Open a split with its images memory-mapped, so that a set larger than memory streams from the disk."""
     try:
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        name = "features.npy" if (folder / "features.npy").exists() else "images.npy"
+        images = np.load(folder / name, mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False)
         return Split(images, labels, json.loads((folder / "classes.json").read_text()))
     except (OSError, ValueError, EOFError) as error:
@@ -51,6 +55,17 @@ class SplitWriter:
     def close(self) -> None:
         self.file.close()
         assert self.written == len(self.labels), f"{self.folder}: {self.written} of {len(self.labels)} images written"
-        content = io.BytesIO()  # np.save to a file ignores a disk that is full at its last bytes
-        np.save(content, self.labels)
-        write_bytes(self.folder / "labels.npy", content.getvalue())
+        write_array(self.folder / "labels.npy", self.labels)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    content = io.BytesIO()  # np.save to a file ignores a disk that is full at its last bytes
+    np.save(content, array)
+    write_bytes(path, content.getvalue())
+
+
+def write_features(folder: Path, features: np.ndarray, split: Split) -> None:
+    """Write features (n, d) in place of a split's images."""
+    write_array(folder / "features.npy", features)
+    write_array(folder / "labels.npy", split.labels)
+    write_json(folder / "classes.json", split.classes)

@@ -166,7 +166,12 @@ class Classifier(nn.Module):
 
 
 def to_input(images: Tensor, config: dict, size: int) -> Tensor:
-    """Return images (b, h, w, 3) in 0..255 as (b, 3, size, size), standardised by the config's channel statistics."""
+    """Return images (b, h, w, 3) in 0..255 as (b, 3, size, size), standardised by the config's channel statistics.
+
+    Features (b, d), a frozen backbone's answers, stay as they are.
+    """
+    if images.ndim == 2:
+        return images
     mean, std = (255 * torch.tensor(config[name], device=images.device) for name in ("mean", "std"))
     return resize(((images - mean) / std).permute(0, 3, 1, 2), size, config["interpolation"])
 
@@ -176,6 +181,14 @@ def resize(images: Tensor, size: int, interpolation: str) -> Tensor:
     if images.shape[-2:] == (size, size):
         return images
     return nn.functional.interpolate(images, (size, size), mode=interpolation, antialias=True)
+
+
+def with_statistics(config: dict, folder: Path) -> dict:
+    """Return the config with a prepared data set's `mean` and `std`, unless it has some: trained models keep their own."""
+    if config["mean"] is not None:
+        return config
+    statistics = json.loads((folder / "statistics.json").read_text())
+    return config | {name: statistics[name] for name in ("mean", "std")}
 
 
 def build(config: dict) -> Classifier:

@@ -24,8 +24,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-KINDS = {"source": ["cifar10", "cifar100", "digits", "imagefolder"], "architecture": ["vit", "resnet18"],
-         "optimizer": ["adamw", "muon", "sgd"]}
+KINDS = {"download": ["cifar10", "cifar100", "digits", "imagefolder"], "weights": ["huggingface", "torchvision"],
+         "models": ["vit", "resnet18"], "recipes": ["adamw", "muon", "sgd"]}
 
 
 def _unique(values: list[int]) -> list[int]:
@@ -121,10 +121,31 @@ class Sgd(Recipe):
     momentum: Rate
 
 
+class HuggingFace(Entry):
+    source: Literal["huggingface"]
+    name: Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*/[\w-][\w.-]*$")]
+    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    sha256: Sha256 | None
+    data: Name
+    license: str
+
+
+class Torchvision(Entry):
+    source: Literal["torchvision"]
+    name: Literal["ResNet18_Weights.IMAGENET1K_V1", "ViT_B_16_Weights.IMAGENET1K_V1"]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
+    data: Name
+    license: str
+
+
+class Features(Entry):
+    pass
+
+
 class Training(Entry):
     recipe: Name
     augment: Name
-    sizes: Annotated[list[Count], Field(min_length=1)]
+    sizes: list[Count]
     epochs: Count
     lr_scale: Positive
 
@@ -138,6 +159,7 @@ class Pretrain(Training):
 class Row(Training):
     start: Name
     protocol: Literal["full", "linear_probe"]
+    inputs: Annotated[str, StringConstraints(pattern=r"^(prepared|features/[A-Za-z0-9_-]+)$")]
 
 
 class Published(Entry):
@@ -157,6 +179,8 @@ class Params(Entry):
     models: dict[Name, Annotated[Vit | ResNet18, Field(discriminator="architecture")]]
     recipes: dict[Name, Annotated[AdamW | Muon | Sgd, Field(discriminator="optimizer")]]
     pretrain: dict[Name, Pretrain]
+    weights: dict[Name, Annotated[HuggingFace | Torchvision, Field(discriminator="source")]]
+    features: dict[Name, Features]
     rows: dict[Name, Row]
     published: dict[Name, Published]
 
@@ -170,6 +194,11 @@ def _mismatches(params: Params):
 
     def fits(key: str, name: str | None, entry: Training):
         model = params.models.get(name)
+        on_features = isinstance(entry, Row) and entry.inputs != "prepared"
+        if on_features and entry.sizes:
+            yield f"{key}.sizes: features have no size; give []"
+        if not on_features and not entry.sizes:
+            yield f"{key}.sizes: give at least one"
         if len(entry.sizes) > entry.epochs:
             yield f"{key}.sizes: {len(entry.sizes)} sizes need as many epochs, there are {entry.epochs}"
         if model and model.architecture == "vit" and model.image_size % model.patch_size == 0:  # else that is said already
@@ -196,9 +225,23 @@ def _mismatches(params: Params):
         yield from names(f"pretrain.{name}.data", entry.data, "prepare", params.prepare)
         yield from fits(f"pretrain.{name}", entry.model, entry)
         starts.setdefault(name, entry.model)
+    for name in params.weights:
+        if name in starts:
+            yield f"weights.{name}: the name is taken by another start; choose another"
+        starts.setdefault(name, None)
+    for name in params.features:
+        yield from names(f"features.{name}", name, "start", starts)
     for name, entry in params.rows.items():
         if entry.start not in starts:
             yield f"rows.{name}.start: there is no {entry.start}; there are {', '.join(starts)}"
+        if entry.inputs != "prepared":
+            if entry.protocol != "linear_probe" or entry.inputs != f"features/{entry.start}":
+                yield f"rows.{name}.inputs: prepared, or for a linear_probe features/{entry.start} (is: {entry.inputs!r})"
+            elif entry.start not in params.features:
+                yield f"rows.{name}.inputs: features has no entry {entry.start}"
+            policy = params.augment.get(entry.augment)
+            if policy and any(policy.model_dump().values()):
+                yield f"rows.{name}.augment: features can't be augmented; name a policy with everything off"
         yield from fits(f"rows.{name}", starts.get(entry.start), entry)
     for section, entries in (("pretrain", params.pretrain), ("rows", params.rows)):
         for name, entry in entries.items():
@@ -209,7 +252,7 @@ def _mismatches(params: Params):
 def _line(error: dict) -> str:
     """Say a pydantic error as `key: what is allowed (is: what stands there)`."""
     key = [str(part) for part in error["loc"]]
-    if len(key) > 2 and key[2] in sum(KINDS.values(), []):  # pydantic names the chosen kind of an entry between its name and its field
+    if len(key) > 2 and key[2] in KINDS.get(key[0], []):  # pydantic names the chosen kind of an entry between its name and its field
         del key[2]
     match error["type"]:
         case "extra_forbidden":
@@ -220,7 +263,7 @@ def _line(error: dict) -> str:
             return f"{'.'.join(key[:-1])}: a name may hold letters, digits, _ and - only"
         case "union_tag_invalid" | "union_tag_not_found":
             kind = error["ctx"]["discriminator"].strip("'")
-            return f"{'.'.join(key)}.{kind}: must be one of {', '.join(KINDS[kind])}"
+            return f"{'.'.join(key)}.{kind}: must be one of {', '.join(KINDS[key[0]])}"
     return f"{'.'.join(key)}: {error['msg'][0].lower()}{error['msg'][1:]} (is: {error['input']!r})"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from vitscale.files import UserError
 from vitscale.metrics import paired_difference
 
-FINE_TUNING = ("protocol", "recipe", "augment", "sizes", "epochs", "lr_scale")
+FINE_TUNING = ("protocol", "recipe", "augment", "sizes", "lr_scale")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -22,11 +22,19 @@ def read_scores(path: Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def control_of(row: str, rows: dict, pretrain: dict) -> str | None:
-    """Return the row that differs from this one only in that its weights were not pretrained, if there is one."""
-    start = pretrain.get(rows[row]["start"])
-    wanted = start and {"start": f"{start['model']}-scratch"} | {name: rows[row][name] for name in FINE_TUNING}
-    return next((name for name, entry in rows.items() if entry == wanted), None)
+def control_of(row: str, rows: dict, pretrain: dict, more_epochs: bool = False) -> str | None:
+    """Return the row that differs from this one only in that its weights were not pretrained, if there is one.
+
+    With `more_epochs` it is the one that was fine-tuned for the epochs of the pretraining too.
+    """
+    entry = rows[row]
+    start = pretrain.get(entry["start"])
+    if start is None:
+        return None
+    scratch = f"{start['model']}-scratch"
+    wanted = {"start": scratch, "inputs": entry["inputs"].replace(entry["start"], scratch),
+              "epochs": entry["epochs"] + more_epochs * start["epochs"]} | {name: entry[name] for name in FINE_TUNING}
+    return next((name for name, other in rows.items() if other == wanted), None)
 
 
 def gain(row: str, control: str, predictions: Path) -> tuple[float, float]:
@@ -37,25 +45,28 @@ def gain(row: str, control: str, predictions: Path) -> tuple[float, float]:
     return paired_difference(*(np.array([line["actual"] == line["predicted"] for line in table]) for table in (first, second)))
 
 
-def summarise(rows: dict, pretrain: dict, published: dict, target: str, scores: Path, predictions: Path) -> str:
+def summarise(rows: dict, pretrain: dict, weights: dict, published: dict, target: str, scores: Path, predictions: Path) -> str:
     """Return the Markdown table of all rows, and of published ones that have no row here."""
     lines = [f"Test accuracy on {target}; the best epoch was chosen on validation images.", "",
-             "| row | parameters | pretrained on | protocol | accuracy | 95% interval | over its scratch control | published |",
-             "|---|---|---|---|---|---|---|---|"]
+             "| row | parameters | pretrained on | protocol | accuracy | 95% interval | over scratch | over longer scratch | published |",
+             "|---|---|---|---|---|---|---|---|---|"]
     for row in [*rows, *(name for name in published if name not in rows)]:
         figures = read_scores(scores / f"{row}.json") if row in rows else None
         known = published.get(row)
         protocol = rows[row]["protocol"] if row in rows else known["protocol"]
-        data = pretrain[rows[row]["start"]]["data"] if row in rows and rows[row]["start"] in pretrain else "—"
+        start = rows[row]["start"] if row in rows else None
+        data = (pretrain | weights)[start]["data"] if start in pretrain | weights else "—"
         compared = f"{known['accuracy']:.2%}" if known and known["protocol"] == protocol else "—"
         if figures is None:
-            lines.append(f"| {row} | — | {data} | {protocol} | not run | — | — | {compared} |")
+            lines.append(f"| {row} | — | {data} | {protocol} | not run | — | — | — | {compared} |")
             continue
-        control = control_of(row, rows, pretrain)
-        above = "{:+.2%} ± {:.2%}".format(*gain(row, control, predictions)) if control else "—"
+        controls = [control_of(row, rows, pretrain, more_epochs) for more_epochs in (False, True)]
+        above = " | ".join("{:+.2%} ± {:.2%}".format(*gain(row, control, predictions)) if control else "—" for control in controls)
         lines.append(f"| {row} | {figures['parameters'] / 1e6:.2f}M | {data} | {protocol} | {figures['accuracy']:.2%} | "
                      f"{figures['ci95_low']:.2%} to {figures['ci95_high']:.2%} | {above} | {compared} |")
-    lines += ["", "The last interval is the 95% interval of the paired difference, over the same test images."]
+    lines += ["", "*Over scratch*: over the row with the same fine-tuning and no pretraining; *over longer scratch*: over the one that "
+              "was fine-tuned for the epochs of the pretraining too. After ± the 95% interval of the paired difference, over the "
+              "same test images."]
     return "\n".join(lines) + "\n"
 
 

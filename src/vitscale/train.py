@@ -1,7 +1,6 @@
 """The one training loop, for pretraining, full fine-tuning and the linear probe."""
 
 import copy
-import json
 import math
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from vitscale.augment import augment, generator_for
 from vitscale.checkpoint import Checkpoint, checkpoint_for
 from vitscale.files import UserError, write_csv, write_json
 from vitscale.inference import predict
-from vitscale.models import Classifier, load_model, save_model, to_input
+from vitscale.models import Classifier, load_model, save_model, to_input, with_statistics
 from vitscale.progress import progress
 from vitscale.stage import Stage
 
@@ -149,7 +148,8 @@ class Training:
         return self.indices[torch.randperm(len(self.indices), generator=generator_for(self.seed, 1, epoch)).numpy()]
 
     def batch(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
-        """Return a step's augmented, standardised images (b, 3, s, s) and soft targets (b, classes) on the device.
+        """Return a step's augmented, standardised images (b, 3, s, s), or its features (b, d) as they are, and soft targets
+        (b, classes) on the device.
 
         The side s is that of the epoch: each of `sizes` has an equal share of the epochs (progressive resizing, as in
         Tan & Le 2021, *EfficientNetV2*, section 4).
@@ -159,6 +159,8 @@ class Training:
         else:
             images = self.resident[torch.from_numpy(indices).to(self.device)]
         labels = torch.from_numpy(self.split.labels[indices]).to(self.device)
+        if images.ndim == 2:
+            return images, nn.functional.one_hot(labels, len(self.config["classes"])).float()
         images, targets = augment(images, labels, len(self.config["classes"]), self.policy, self.config["mean"],
                                   generator_for(self.seed, 2, step))
         size = self.sizes[step // self.steps_per_epoch * len(self.sizes) // self.epochs]
@@ -257,16 +259,20 @@ def train_entry(stage: Stage, entry: dict, *, start: str, data: str, out: str) -
     folder = stage.dep(data)
     train, validation = load_split(folder / "train"), load_split(folder / "validation")
     model, config = load_model(stage.dep(start), classes=train.classes)
-    if config["mean"] is None:
-        statistics = json.loads((folder / "statistics.json").read_text())
-        config |= {name: statistics[name] for name in ("mean", "std")}
+    config = with_statistics(config, folder)
+    misfits = [size for size in entry["sizes"] if size % config.get("patch_size", 1)]
+    if misfits:
+        raise UserError(f"{stage.label}: the patch_size {config['patch_size']} of {start} doesn't divide the size {misfits[0]}")
+    # A probe on stored features trains the head alone; the backbone that they came from joins it again below.
+    on_features = train.images.ndim == 2
+    trained = Classifier(nn.Identity(), model.head.in_features, len(train.classes)) if on_features else model
     indices = stratified(train.labels, entry.get("fraction", 1.0), seed)
     with checkpoint_for(stage.label, stage.digest(*compute.identity(device))) as checkpoint:
-        training = Training(model, config, train, indices, recipe=recipe, policy=policy, epochs=entry["epochs"],
+        training = Training(trained, config, train, indices, recipe=recipe, policy=policy, epochs=entry["epochs"],
                             lr=lr * entry["lr_scale"], sizes=entry["sizes"], seed=seed, precision=precision, device=device,
                             frozen_backbone=entry.get("protocol") == "linear_probe")
         result = fit(training, validation, checkpoint)
-    save_model(stage.out(out), config, result.state)
+    save_model(stage.out(out), config, model.state_dict() | result.state)
     write_json(stage.out(out) / "training.json", {"validation_accuracy": result.validation_accuracy,
                                                   "best_epoch": result.best_epoch, "train_images": len(indices)})
     write_csv(stage.out(f"metrics/history/{stage.name}/{stage.key}.csv"), HISTORY, result.history)

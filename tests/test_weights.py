@@ -1,0 +1,262 @@
+"""Starts from elsewhere, in the very files and formats that torchvision and the hub serve; features; probes on them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torchvision.models import get_model, get_weight
+from transformers import DeiTConfig, DeiTForImageClassification, ViTForImageClassification, pipeline
+
+from tiny import ROOT, hub_entry, run, tiny, write_params
+from vitscale.arrays import load_split
+from vitscale.export import to_theirs
+from vitscale.files import UserError, digest
+from vitscale.inference import fitted
+from vitscale.models import build, load_model, to_input
+from vitscale.weights import fetch, vit_names
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path / "mirror"))
+    (tmp_path / "mirror").mkdir()
+    return tmp_path / "mirror"
+
+
+def served_by_torchvision(mirror: Path, name: str) -> tuple[dict, torch.nn.Module]:
+    """Save a random model under the name and in the format of torchvision's own file; return its entry and the model."""
+    torch.manual_seed(0)
+    model = get_model(name.split("_Weights")[0])
+    with torch.no_grad():
+        for key, value in model.state_dict().items():  # none hides behind a 0 or a 1
+            if value.is_floating_point():
+                value.copy_(1 + torch.rand_like(value) if "running_var" in key else 0.05 * torch.randn_like(value))
+    state = dict(model.state_dict())
+    if name.startswith("ViT"):  # torchvision's file is older than its code, which renames these as it loads
+        for key in [key for key in state if ".mlp." in key]:
+            state[key.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2")] = state.pop(key)
+    path = mirror / get_weight(name).url.rsplit("/", 1)[-1]
+    torch.save(state, path)
+    return {"source": "torchvision", "name": name, "sha256": digest(path)[:8], "data": "imagenet1k", "license": "BSD-3-Clause"}, model.eval()
+
+
+@pytest.mark.parametrize("name", ["ResNet18_Weights.IMAGENET1K_V1", "ViT_B_16_Weights.IMAGENET1K_V1"])
+@torch.no_grad()
+def test_torchvision_weights_at_their_real_size(mirror, name):
+    """Our model doesn't give torchvision's logits from torchvision's file, or takes its images otherwise."""
+    entry, theirs = served_by_torchvision(mirror, name)
+    config, state = fetch("start", entry)
+    ours = build(config)
+    ours.load_state_dict(state)
+    image = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8)
+    wanted = theirs(get_weight(name).transforms(resize_size=224)(image))
+    found = ours.eval()(to_input(image.permute(0, 2, 3, 1).float(), config, 224))
+    assert torch.allclose(found, wanted, atol=1e-4 * wanted.abs().max().item())
+    assert config["image_size"] == 224 and config["classes"][:2] == ["tench", "goldfish"] and config["interpolation"] == "bilinear"
+
+
+@torch.no_grad()
+def test_hub_weights(mirror):
+    """Our model doesn't give transformers' logits from the hub's files, or takes its images otherwise."""
+    entry = hub_entry(mirror)
+    config, state = fetch("start", entry)
+    ours = build(config)
+    ours.load_state_dict(state)
+    theirs = ViTForImageClassification.from_pretrained(mirror / entry["name"]).eval()
+    images = torch.randn(3, 3, 32, 32)
+    assert torch.allclose(ours.eval()(images), theirs(images).logits, atol=1e-4)
+    assert {name: config[name] for name in ("interpolation", "mean", "std", "classes", "image_size")} == {
+        "interpolation": "bicubic", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25], "classes": ["class 0", "class 1", "class 2"],
+        "image_size": 32}
+    back = to_theirs(state, vit_names("vit", 2), 8)
+    assert back.keys() == theirs.state_dict().keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in theirs.state_dict().items())
+
+
+def test_a_pickle_of_the_hub_is_taken_too(mirror):
+    """A repository that has only pytorch_model.bin, as older ones do, is turned away."""
+    entry = hub_entry(mirror)
+    folder = mirror / entry["name"]
+    wanted = fetch("start", entry)[1]
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    found = fetch("start", entry | {"sha256": digest(folder / "pytorch_model.bin")})[1]
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+class Runs:
+    """A pickle of it makes a file where it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("source", ["torchvision", "huggingface"])
+def test_no_pickle_runs_code(mirror, tmp_path, source):
+    """A checkpoint with code in it has it run."""
+    evil = {"a": Runs(tmp_path / "it ran")}
+    if source == "torchvision":
+        entry, path = {"source": source, "name": "ResNet18_Weights.IMAGENET1K_V1"}, mirror / "resnet18-f37072fd.pth"
+    else:
+        entry = hub_entry(mirror)
+        (mirror / entry["name"] / "model.safetensors").unlink()
+        path = mirror / entry["name"] / "pytorch_model.bin"
+    torch.save(evil, path)
+    with pytest.raises(UserError) as caught:
+        fetch("start", entry | {"sha256": digest(path)})
+    assert len(str(caught.value).splitlines()) == 1 and not (tmp_path / "it ran").exists()
+
+
+def change_state(folder: Path, change) -> None:
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+DAMAGES = {
+    "a tensor too few": lambda folder: change_state(folder, lambda state: state.pop("classifier.bias")),
+    "a tensor too many": lambda folder: change_state(folder, lambda state: state.update(extra=torch.ones(2))),
+    "a tensor of another shape": lambda folder: change_state(folder, lambda state: state.update({"classifier.bias": torch.ones(5)})),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "weights cut short": lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-50]),
+    "no config": lambda folder: (folder / "config.json").unlink(),
+    "a config that is none": lambda folder: (folder / "config.json").write_text("{"),
+    "no preprocessing": lambda folder: (folder / "preprocessor_config.json").unlink(),
+    "another activation": lambda folder: (folder / "config.json").write_text(
+        (folder / "config.json").read_text().replace('"hidden_act": "gelu"', '"hidden_act": "relu"')),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_weights_are_one_line(mirror, damage):
+    """A checkpoint that isn't whole makes a start all the same, or ends in a traceback."""
+    entry = hub_entry(mirror)
+    folder = mirror / entry["name"]
+    damage(folder)
+    pin = digest(folder / "model.safetensors") if (folder / "model.safetensors").exists() else entry["sha256"]
+    with pytest.raises(UserError) as caught:
+        fetch("start", entry | {"sha256": pin})
+    assert len(str(caught.value).splitlines()) == 1 and "tiny-vit" in str(caught.value)
+
+
+def test_a_distilled_deit_is_refused(mirror):
+    """A model with a token that ours doesn't have is taken for a ViT, the token dropped."""
+    entry = hub_entry(mirror)
+    config = DeiTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8)
+    DeiTForImageClassification(config).save_pretrained(mirror / entry["name"])
+    with pytest.raises(UserError, match="distillation_token"):
+        fetch("start", entry | {"sha256": digest(mirror / entry["name"] / "model.safetensors")})
+
+
+@pytest.mark.parametrize(("pin", "words"), [("0" * 64, "found"), (None, "paste")])
+def test_another_file_than_the_pinned_one(mirror, pin, words):
+    """A mirror's file is taken whatever it is, or the line doesn't say what to paste."""
+    entry = hub_entry(mirror)
+    with pytest.raises(UserError, match=rf"weights\.start\.sha256.*{words}.*{entry['sha256']}"):
+        fetch("start", entry | {"sha256": pin})
+
+
+NO_NETWORK = {"HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+
+
+@pytest.mark.parametrize(("entry", "words"), [
+    ({"source": "torchvision", "name": "ResNet18_Weights.IMAGENET1K_V1", "sha256": "f37072fd"}, "download.pytorch.org.*resnet18-f37072fd.pth"),
+    ({"source": "huggingface", "name": "someone/not-there", "revision": "0" * 40, "sha256": None}, "someone/not-there.*config.json.*safetensors")])
+def test_without_network_or_mirror_the_line_says_what_to_fetch(tmp_path, entry, words):
+    """A stage that can't fetch its weights ends in a traceback, in many lines, or leaves something behind."""
+    folder = tiny(tmp_path / "repo", weights={"start": entry | {"data": "imagenet1k", "license": "x"}})
+    environment = {name: value for name, value in os.environ.items() if name != "VITSCALE_MIRROR"} | NO_NETWORK | {
+        "HF_HOME": str(tmp_path / "hub")}
+    result = subprocess.run([sys.executable, "stages/weights.py", "start"], cwd=folder, env=environment, capture_output=True, text=True)
+    lines = result.stderr.strip().splitlines()
+    assert result.returncode == 1 and len(lines) == 1 and re.match(f"error: .*{words}", lines[0]) and "VITSCALE_MIRROR" in lines[0], result.stderr
+    assert not (folder / "models").exists()
+
+
+def test_rows_from_the_hub(from_the_hub):
+    """A start from elsewhere has no rows in the table, or its new head has the old classes."""
+    text = (from_the_hub / "metrics/summary.md").read_text()
+    assert re.search(r"\| hub \| .*\| photographs \| full \|", text) and re.search(r"\| hub-probe \| .*\| photographs \| linear_probe \|", text)
+    config = json.loads((from_the_hub / "models/finetuned/hub/config.json").read_text())
+    assert config["classes"] == ["0", "1"] and config["image_size"] == 48 and config["mean"] == [0.5, 0.4, 0.3]
+
+
+@torch.no_grad()
+def test_features_are_the_backbones(from_the_hub):
+    """What a probe trains on isn't what the start's backbone makes of the images."""
+    model, config = load_model(from_the_hub / "models/start/hub", classes=[])
+    for part in ("train", "validation"):
+        images, features = (load_split(from_the_hub / place / "digits" / part) for place in ("data/prepared", "data/features/hub"))
+        wanted = model.eval()(to_input(fitted(torch.from_numpy(np.array(images.images)), config), config, 48))
+        assert features.images.dtype == np.float32 and np.array_equal(features.labels, images.labels)
+        assert torch.allclose(torch.from_numpy(np.array(features.images)), wanted, atol=1e-4) and wanted.std(0).min() > 0.01
+
+
+@pytest.mark.parametrize(("row", "start"), [("hub-probe", "hub"), ("scratch-probe", "vit-scratch")])
+def test_a_probe_keeps_its_starts_backbone(from_the_hub, row, start):
+    """A probe's model has another backbone than the start's, an untrained head, or no statistics of its input."""
+    before, after = (load_file(from_the_hub / place / "model.safetensors") for place in (f"models/start/{start}", f"models/finetuned/{row}"))
+    backbone = [name for name in after if name.startswith("backbone.")]
+    assert len(backbone) == len(after) - 2 and all(torch.equal(after[name], before[name]) for name in backbone)
+    assert after["head.weight"].abs().max() > 0
+    assert None not in json.loads((from_the_hub / f"models/finetuned/{row}/config.json").read_text()).values()
+    assert json.loads((from_the_hub / f"metrics/rows/{row}.json").read_text())["accuracy"] > 0.6
+
+
+def test_a_probes_parameters_leave_its_features_alone(from_the_hub, tmp_path, monkeypatch):
+    """Changing a probe computes the features again."""
+    monkeypatch.chdir(from_the_hub)
+    before = (from_the_hub / "params.yaml").read_text()
+    write_params(from_the_hub, **{"rows__hub-probe__epochs": 4})
+    try:
+        text = run("dvc", "repro", "--dry", "--force-downstream", cwd=from_the_hub).stdout
+    finally:
+        (from_the_hub / "params.yaml").write_text(before)
+    assert re.findall("Running stage '(.*)'", text) == ["finetune@hub-probe", "evaluate@hub-probe", "compare"]
+
+
+def test_a_size_that_the_patches_dont_divide_is_one_line(from_the_hub):
+    """A start from elsewhere, whose patches params.yaml doesn't know, is trained at a size that they don't cover."""
+    before = (from_the_hub / "params.yaml").read_text()
+    write_params(from_the_hub, **{"rows__hub__sizes": [36]})
+    try:
+        result = run(sys.executable, "stages/finetune.py", "hub", cwd=from_the_hub, check=False)
+    finally:
+        (from_the_hub / "params.yaml").write_text(before)
+    assert result.returncode == 1 and result.stderr.splitlines()[-1] == (
+        "error: finetune@hub: the patch_size 8 of models/start/hub doesn't divide the size 36")
+
+
+@pytest.mark.skipif(not (ROOT.parent / "shared/models").is_dir(), reason="needs DeiT-tiny in ../shared/models")
+@torch.no_grad()
+def test_deit_tiny(monkeypatch):
+    """The study's entry doesn't load DeiT-tiny's near copy, or our model doesn't give transformers' probabilities."""
+    from vitscale.files import read_yaml
+    from vitscale.predict import probabilities
+
+    models = ROOT.parent / "shared/models"
+    monkeypatch.setenv("VITSCALE_MIRROR", str(models))
+    entry = read_yaml(ROOT / "params.yaml")["weights"]["deit_tiny-imagenet1k"]
+    config, state = fetch("deit_tiny-imagenet1k", entry)
+    ours = build(config)
+    ours.load_state_dict(state)
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (h // 8, w // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1) for h, w in ((224, 224), (480, 320), (64, 96))]
+    classify = pipeline("image-classification", model=str(models / entry["name"]), device="cpu")
+    answers = classify([Image.fromarray(picture) for picture in pictures], top_k=1000)
+    theirs = [{each["label"]: each["score"] for each in answer} for answer in answers]
+    found = probabilities(ours, config, pictures, torch.device("cpu"))
+    unique = [i for i, name in enumerate(config["classes"]) if config["classes"].count(name) == 1]
+    wanted = torch.tensor([[each[config["classes"][i]] for i in unique] for each in theirs])
+    assert (found[:, unique] - wanted).abs().max() < 1e-4
