@@ -21,7 +21,11 @@ from vitscale.export import to_theirs
 from vitscale.files import UserError, digest
 from vitscale.inference import fitted
 from vitscale.models import build, load_model, to_input
+from vitscale.predict import probabilities
 from vitscale.weights import fetch, vit_names
+
+DEIT_TINY = {"source": "huggingface", "name": "facebook/deit-tiny-patch16-224", "revision": "b3428f18dcc7b543470d07f14b4a4157815d1880",
+             "sha256": "39d528341049ab364f507ac8e410f26b667b925bedee06936687fd12399f4a74", "data": "imagenet1k", "license": "Apache-2.0"}
 
 
 @pytest.fixture
@@ -241,13 +245,10 @@ def test_a_size_that_the_patches_dont_divide_is_one_line(from_the_hub):
 @pytest.mark.skipif(not (ROOT.parent / "shared/models").is_dir(), reason="needs DeiT-tiny in ../shared/models")
 @torch.no_grad()
 def test_deit_tiny(monkeypatch):
-    """The study's entry doesn't load DeiT-tiny's near copy, or our model doesn't give transformers' probabilities."""
-    from vitscale.files import read_yaml
-    from vitscale.predict import probabilities
-
+    """DeiT-tiny's near copy doesn't load, or our model doesn't give transformers' probabilities."""
     models = ROOT.parent / "shared/models"
     monkeypatch.setenv("VITSCALE_MIRROR", str(models))
-    entry = read_yaml(ROOT / "params.yaml")["weights"]["deit_tiny-imagenet1k"]
+    entry = DEIT_TINY
     config, state = fetch("deit_tiny-imagenet1k", entry)
     ours = build(config)
     ours.load_state_dict(state)
