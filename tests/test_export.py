@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -22,7 +21,7 @@ from vitscale.arrays import load_split
 from vitscale.export import export
 from vitscale.files import UserError, write_json
 from vitscale.inference import fitted
-from vitscale.models import build, load_model, save_model, to_input
+from vitscale.models import build, count_parameters, load_model, save_model, to_input
 from vitscale.predict import probabilities
 
 CPU = torch.device("cpu")
@@ -32,7 +31,7 @@ VIT = COMMON | {"architecture": "vit", "patch_size": 8, "dim": 16, "depth": 2, "
 RESNET = COMMON | {"architecture": "resnet18", "stem": "imagenet", "interpolation": "bilinear"}
 ROWS = {"vit": VIT, "vit-sincos": VIT | {"positions": "sincos", "image_size": 48}, "resnet18": RESNET,
         "vit-mean": VIT | {"pool": "mean"}, "resnet18-cifar": RESNET | {"stem": "cifar"}}
-SCORES = {"accuracy": 0.8133, "ci95_low": 0.8055, "ci95_high": 0.8208, "loss": 0.6, "ece": 0.0321, "parameters": 1_210_000, "macs": 1,
+SCORES = {"accuracy": 0.8133, "ci95_low": 0.8055, "ci95_high": 0.8208, "loss": 0.6, "ece": 0.0321, "macs": 1,
           "validation_accuracy": 0.824, "best_epoch": 8, "train_images": 47_500}
 
 
@@ -53,7 +52,8 @@ def finished(tmp_path_factory):
                  else torch.randn(value.shape, generator=draws) * (0.5 if value.ndim < 2 else 2 / value[0].numel() ** 0.5)
                  for key, value in model.state_dict().items()}
         save_model(folder / "models/finetuned" / name, config, state)
-        write_json(folder / f"metrics/rows/{name}.json", SCORES)
+        write_json(folder / "models/finetuned" / name / "training.json", {"validation_accuracy": 0.824, "best_epoch": 8, "train_images": 47_500})
+        write_json(folder / f"metrics/rows/{name}.json", SCORES | {"parameters": count_parameters(model)})
     return folder
 
 
@@ -97,7 +97,7 @@ def test_the_card(finished, tmp_path, row, words):
     text = (tmp_path / "out/README.md").read_text()
     front = yaml.safe_load(text.split("---")[1])
     assert front["pipeline_tag"] == "image-classification" and front["datasets"] == ["digits"]
-    for each in [*words, "81.33%", "80.55% to 82.08%", "82.40%", "47500", "epoch 8", "1.21M", "cat, dog, frog, ship", "CC BY 4.0", "chosen on validation"]:
+    for each in [*words, "81.33%", "80.55% to 82.08%", "82.40%", "47500", "epoch 8", "cat, dog, frog, ship", "CC BY 4.0", "chosen on validation"]:
         assert each in text, each
     assert row != "vit-mean" or "transformers" not in text
 
@@ -108,7 +108,17 @@ def test_what_cant_be_exported_is_one_line(finished, tmp_path, monkeypatch):
     for row, destination, words in (("nope", "a", "vit-sincos"), ("not-run", "a", "evaluate@not-run"), ("vit", "taken", "taken is there already")):
         with pytest.raises(UserError, match=words):
             export(row, tmp_path / destination, finished)
-    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    with pytest.raises(UserError, match="nowhere is not there"):
+        export("vit", tmp_path / "nowhere/a", finished)
+    path = finished / "metrics/rows/vit.json"
+    before = path.read_text()
+    path.write_text(before.replace('"best_epoch": 8', '"best_epoch": 7'))
+    with pytest.raises(UserError, match="not of the model"):
+        export("vit", tmp_path / "a", finished)
+    path.write_text(before)
+    to_theirs, to_input = exporting.to_theirs, exporting.to_input
+    monkeypatch.setattr(exporting, "to_theirs", lambda *args: (lambda state: state | {"classifier.bias": state["classifier.bias"] + torch.arange(4) / 500})(to_theirs(*args)))
+    monkeypatch.setattr(exporting, "to_input", lambda *args: to_input(*args) + 0.05)
     for row, words in (("vit", "transformers gives"), ("vit-mean", "onnxruntime gives")):
         with pytest.raises(UserError, match=words):
             export(row, tmp_path / "b", finished)
@@ -143,6 +153,10 @@ def pictures(tmp_path, photographs):
     flower.convert("1").save(folder / "bits.bmp")
     Image.fromarray(np.asarray(flower.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
     flower.resize((1, 1)).save(folder / "dot.webp")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lay it on its side
+    flower.save(folder / "turned.jpg", exif=exif)
+    (folder / "folder.png").mkdir()
     (folder / "notes.txt").write_text("no image")
     return folder
 
@@ -152,45 +166,48 @@ def test_predict_reads_any_image(finished, pictures):
     done = command("predict", "resnet18", pictures, "--json", "--pipeline", finished)
     assert done.returncode == 0, done.stderr
     answers = {answer["image"].rsplit("/", 1)[-1]: answer for answer in json.loads(done.stdout)}
-    assert sorted(answers) == ["alpha.PNG", "bits.bmp", "deep.png", "dot.webp", "gray.png", "palette.gif", "photo.jpg", "print.tiff"]
+    assert sorted(answers) == ["alpha.PNG", "bits.bmp", "deep.png", "dot.webp", "gray.png", "palette.gif", "photo.jpg", "print.tiff", "turned.jpg"]
     for answer in answers.values():
         assert len(answer["top5"]) == 4 and sum(each["probability"] for each in answer["top5"]) == pytest.approx(1)
         assert answer["top5"][0] == {"class": answer["class"], "probability": answer["probability"]}
         assert [each["probability"] for each in answer["top5"]] == sorted((each["probability"] for each in answer["top5"]), reverse=True)
     assert answers["deep.png"]["probability"] == pytest.approx(answers["gray.png"]["probability"], abs=1e-6)
     model, config = load_model(finished / "models/finetuned/resnet18")
-    wanted = probabilities(model, config, [np.array(Image.open(pictures / "photo.jpg"))], CPU)[0].max().item()
-    assert answers["photo.jpg"]["probability"] == pytest.approx(wanted, abs=1e-6)
+    for name in sorted({*answers} - {"gray.png", "deep.png"}):
+        image = Image.open(pictures / name).convert("RGB")
+        wanted = probabilities(model, config, [np.array(image.rotate(-90, expand=True) if name == "turned.jpg" else image)], CPU)[0]
+        assert answers[name]["probability"] == pytest.approx(wanted.max().item(), abs=1e-6), name
+        assert answers[name]["class"] == config["classes"][wanted.argmax()]
+    flat = probabilities(model, config, [np.array(Image.open(pictures / "turned.jpg"))], CPU)[0].max().item()
+    assert abs(answers["turned.jpg"]["probability"] - flat) > 1e-5  # else turning wouldn't be seen
 
 
 def test_predict_names_what_it_cant_read_and_goes_on(finished, pictures):
     """An unreadable image stops the others, isn't named, or leaves the exit code at 0."""
     (pictures / "broken.png").write_bytes((pictures / "deeper/gray.png").read_bytes()[:300])
-    done = command("predict", "vit", pictures / "broken.png", pictures / "photo.jpg", pictures / "none.jpg", pictures / "notes.txt",
-                   "--pipeline", finished)
+    (pictures / "empty").mkdir()
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(pictures / "float.tiff")
+    done = command("predict", "vit", pictures / "empty", pictures / "broken.png", pictures / "photo.jpg", pictures / "none.jpg",
+                   pictures / "notes.txt", pictures / "float.tiff", "--pipeline", finished)
     errors = done.stderr.strip().splitlines()
-    assert done.returncode == 1 and len(errors) == 3
-    assert all(name in line for name, line in zip(("broken.png", "none.jpg", "notes.txt"), errors))
+    assert done.returncode == 1 and len(errors) == 5
+    assert all(name in line for name, line in zip(("empty", "broken.png", "none.jpg", "notes.txt", "float.tiff"), errors))
     lines = done.stdout.splitlines()
     assert len(lines) == 2 and re.match(r"\S*photo\.jpg +(cat|dog|frog|ship) +\d+\.\d% +\w+ \d+\.\d%, ", lines[1])
 
 
 def test_predict_says_what_is_missing_in_one_line(finished, tmp_path):
     """A row without a model, or a folder without images, ends in a traceback."""
-    for arguments, words in ((("nope", tmp_path), "models/finetuned/nope"), (("vit", tmp_path), "holds no image")):
+    for arguments, words in ((("nope", tmp_path), "models/finetuned/nope is not there; "), (("vit", tmp_path), "holds no image")):
         done = command("predict", *arguments, "--pipeline", finished)
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and words in done.stderr, done.stderr
 
 
-def test_predictions_are_those_of_evaluation(done, tmp_path):
-    """The command sees other classes in the test images than the pipeline's evaluation does."""
-    split = load_split(done / "data/raw/digits/test")
-    folder = tmp_path / "images"
-    folder.mkdir()
+def test_predictions_are_those_of_evaluation(from_the_hub, tmp_path):
+    """The command sees other classes in the test images than the pipeline's evaluation, in float32 too, does."""
+    split = load_split(from_the_hub / "data/raw/digits/test")
     for i, image in enumerate(split.images):
-        Image.fromarray(image).save(folder / f"{i:04}.png")
-    answers = json.loads(command("predict", "vit-digits", folder, "--json", "--pipeline", done).stdout)
-    wanted = [line.split(",")[1] for line in (done / "metrics/predictions/vit-digits.csv").read_text().splitlines()[1:]]
-    agreed = np.mean([answer["class"] == label for answer, label in zip(answers, wanted, strict=True)])
-    assert agreed > 0.95  # evaluation may be in bfloat16
-    shutil.rmtree(folder)
+        Image.fromarray(image).save(tmp_path / f"{i:04}.png")
+    found = [answer["class"] for answer in json.loads(command("predict", "hub", tmp_path, "--json", "--pipeline", from_the_hub).stdout)]
+    assert found == [line.split(",")[1] for line in (from_the_hub / "metrics/predictions/hub.csv").read_text().splitlines()[1:]]
+    assert len(set(found)) == 2

@@ -25,7 +25,7 @@ from vitscale.predict import probabilities
 from vitscale.weights import fetch, vit_names
 
 DEIT_TINY = {"source": "huggingface", "name": "facebook/deit-tiny-patch16-224", "revision": "b3428f18dcc7b543470d07f14b4a4157815d1880",
-             "sha256": "39d528341049ab364f507ac8e410f26b667b925bedee06936687fd12399f4a74", "data": "imagenet1k", "license": "Apache-2.0"}
+             "sha256": None, "data": "imagenet1k", "license": "Apache-2.0"}
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_pickle_of_the_hub_is_taken_too(mirror):
     wanted = fetch("start", entry)[1]
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    found = fetch("start", entry | {"sha256": digest(folder / "pytorch_model.bin")})[1]
+    found = fetch("start", entry | {"sha256": digest(folder)})[1]
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
@@ -118,14 +118,32 @@ def test_no_pickle_runs_code(mirror, tmp_path, source):
         path = mirror / entry["name"] / "pytorch_model.bin"
     torch.save(evil, path)
     with pytest.raises(UserError) as caught:
-        fetch("start", entry | {"sha256": digest(path)})
+        fetch("start", entry | {"sha256": digest(path if source == "torchvision" else path.parent)})
     assert len(str(caught.value).splitlines()) == 1 and not (tmp_path / "it ran").exists()
+
+
+def test_no_code_of_a_repository_is_run(mirror, tmp_path):
+    """A repository's own model class is loaded, asked for on the terminal or not."""
+    entry = hub_entry(mirror)
+    folder = mirror / entry["name"]
+    change_json(folder / "config.json", model_type="own", auto_map={
+        "AutoConfig": "own.Own", "AutoModelForImageClassification": "own.Own"})
+    (folder / "own.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'it ran')!r})\nclass Own: pass\n")
+    code = f"from vitscale.weights import fetch; fetch('start', {entry | {'sha256': None}!r})"
+    pin = subprocess.run([sys.executable, "-c", code], cwd=ROOT, input="y\n", capture_output=True, text=True).stderr.split()[-1]
+    result = subprocess.run([sys.executable, "-c", code.replace("'sha256': None", f"'sha256': {pin!r}")], cwd=ROOT, input="y\n", capture_output=True, text=True)
+    assert "UserError: weights.start: someone/tiny-vit can't be loaded" in result.stderr, result.stderr
+    assert not (tmp_path / "it ran").exists()
 
 
 def change_state(folder: Path, change) -> None:
     state = load_file(folder / "model.safetensors")
     change(state)
     save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+def change_json(path: Path, **values) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 DAMAGES = {
@@ -137,6 +155,15 @@ DAMAGES = {
     "no config": lambda folder: (folder / "config.json").unlink(),
     "a config that is none": lambda folder: (folder / "config.json").write_text("{"),
     "no preprocessing": lambda folder: (folder / "preprocessor_config.json").unlink(),
+    "another order of channels": lambda folder: change_json(folder / "config.json", num_channels=1),
+    "an oblong": lambda folder: change_json(folder / "config.json", image_size=[32, 48]),
+    "a width that is a word": lambda folder: change_json(folder / "config.json", hidden_size="x"),
+    "another file for its weights": lambda folder: change_json(folder / "config.json", transformers_weights="other.safetensors"),
+    "classes with a gap": lambda folder: change_json(folder / "config.json", id2label={"0": "a", "1": "b", "7": "c"}),
+    "no standardising": lambda folder: change_json(folder / "preprocessor_config.json", do_normalize=False),
+    "another scale": lambda folder: change_json(folder / "preprocessor_config.json", rescale_factor=0.5),
+    "a crop": lambda folder: change_json(folder / "preprocessor_config.json", do_center_crop=True),
+    "nearest neighbours": lambda folder: change_json(folder / "preprocessor_config.json", resample=0),
     "another activation": lambda folder: (folder / "config.json").write_text(
         (folder / "config.json").read_text().replace('"hidden_act": "gelu"', '"hidden_act": "relu"')),
 }
@@ -148,9 +175,8 @@ def test_damaged_weights_are_one_line(mirror, damage):
     entry = hub_entry(mirror)
     folder = mirror / entry["name"]
     damage(folder)
-    pin = digest(folder / "model.safetensors") if (folder / "model.safetensors").exists() else entry["sha256"]
     with pytest.raises(UserError) as caught:
-        fetch("start", entry | {"sha256": pin})
+        fetch("start", entry | {"sha256": digest(folder)})
     assert len(str(caught.value).splitlines()) == 1 and "tiny-vit" in str(caught.value)
 
 
@@ -159,8 +185,8 @@ def test_a_distilled_deit_is_refused(mirror):
     entry = hub_entry(mirror)
     config = DeiTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8)
     DeiTForImageClassification(config).save_pretrained(mirror / entry["name"])
-    with pytest.raises(UserError, match="distillation_token"):
-        fetch("start", entry | {"sha256": digest(mirror / entry["name"] / "model.safetensors")})
+    with pytest.raises(UserError, match="weights.start: .*model_type deit.*vit"):
+        fetch("start", entry | {"sha256": digest(mirror / entry["name"])})
 
 
 @pytest.mark.parametrize(("pin", "words"), [("0" * 64, "found"), (None, "paste")])
@@ -171,12 +197,12 @@ def test_another_file_than_the_pinned_one(mirror, pin, words):
         fetch("start", entry | {"sha256": pin})
 
 
-NO_NETWORK = {"HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+NO_NETWORK = {"HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
 
 
 @pytest.mark.parametrize(("entry", "words"), [
-    ({"source": "torchvision", "name": "ResNet18_Weights.IMAGENET1K_V1", "sha256": "f37072fd"}, "download.pytorch.org.*resnet18-f37072fd.pth"),
-    ({"source": "huggingface", "name": "someone/not-there", "revision": "0" * 40, "sha256": None}, "someone/not-there.*config.json.*safetensors")])
+    ({"source": "torchvision", "name": "ResNet18_Weights.IMAGENET1K_V1", "sha256": "f37072fd"}, "download.pytorch.org.*VITSCALE_MIRROR.* has resnet18-f37072fd.pth$"),
+    ({"source": "huggingface", "name": "someone/not-there", "revision": "0" * 40, "sha256": None}, "someone/not-there.*VITSCALE_MIRROR.* has someone/not-there/ with config.json.*safetensors$")])
 def test_without_network_or_mirror_the_line_says_what_to_fetch(tmp_path, entry, words):
     """A stage that can't fetch its weights ends in a traceback, in many lines, or leaves something behind."""
     folder = tiny(tmp_path / "repo", weights={"start": entry | {"data": "imagenet1k", "license": "x"}})
@@ -248,7 +274,7 @@ def test_deit_tiny(monkeypatch):
     """DeiT-tiny's near copy doesn't load, or our model doesn't give transformers' probabilities."""
     models = ROOT.parent / "shared/models"
     monkeypatch.setenv("VITSCALE_MIRROR", str(models))
-    entry = DEIT_TINY
+    entry = DEIT_TINY | {"sha256": digest(models / DEIT_TINY["name"])}
     config, state = fetch("deit_tiny-imagenet1k", entry)
     ours = build(config)
     ours.load_state_dict(state)

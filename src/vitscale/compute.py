@@ -74,6 +74,7 @@ def autocast(precision: str, device: torch.device):
     return nullcontext()
 
 
+@cache
 def can_compile() -> bool:
     """Tell whether torch.compile finds the C++ compiler that it needs, the one that `CXX` names or g++; if not, say so."""
     compiler = os.environ.get("CXX") or "g++"

@@ -11,8 +11,8 @@ import argparse
 import json
 import logging
 import re
-import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from PIL import Image
 from torch import Tensor
 
 from vitscale.files import UserError, read_yaml, write_bytes
-from vitscale.models import Classifier, load_model, to_input
 from vitscale.inference import fitted
-from vitscale.predict import probabilities
+from vitscale.models import Classifier, count_parameters, to_input
+from vitscale.params import check
+from vitscale.predict import load_row, probabilities
 from vitscale.weights import vit_names
 
 TOLERANCE = 1e-4  # of a class probability, in float32
@@ -141,7 +142,7 @@ def card(row: str, params: dict, scores: dict, config: dict, in_transformers: bo
     mean, std = ([round(value, 4) for value in config[name]] for name in ("mean", "std"))
     size = config["image_size"]
     use = [f"`model.onnx` takes `pixel_values`, float32 (batch, 3, {size}, {size}): RGB images resized to {size}x{size} "
-           f"({config['interpolation']}, antialiased), divided by 255, less {mean}, over {std}. It gives `logits` (batch, {len(config['classes'])})."]
+           f"(whatever their shape; {config['interpolation']}, antialiased), divided by 255, less {mean}, over {std}. It gives `logits` (batch, {len(config['classes'])})."]
     if in_transformers:
         use += ["", "    from transformers import pipeline", "    pipeline(\"image-classification\", model=\"this folder\")(\"image.png\")"]
     return "\n".join([
@@ -159,32 +160,36 @@ def card(row: str, params: dict, scores: dict, config: dict, in_transformers: bo
         f"expected calibration error {scores['ece']:.3f}.", "",
         "## Use", "", *use, "",
         "## Limits", "",
-        f"It knows these {len(config['classes'])} classes only and gives any image to one of them. Images unlike those of {target} were "
-        "not tested; neither was how it fares with groups of people, so it is not for decisions about them.", "",
+        f"It knows these {len(config['classes'])} classes only and gives any image to one of them. It was tested on images as {target} "
+        "stores them and on no others, such as large photographs; neither was how it fares with groups of people, so it is not for decisions about them.", "",
         "## Licences of data and weights", "", *(f"- {licence}" for licence in sorted(licences))]) + "\n"
 
 
 def export(row: str, destination: Path, pipeline: Path) -> bool:
     """Write a row's files; return whether transformers can load them. Raises UserError and leaves nothing where it can't."""
     params = read_yaml(pipeline / "params.yaml")
+    check(params)
     if row not in params["rows"]:
         raise UserError(f"there is no row {row}; {pipeline / 'params.yaml'} has {', '.join(params['rows'])}")
     if destination.exists():
         raise UserError(f"{destination} is there already; give a new folder")
-    scores = pipeline / f"metrics/rows/{row}.json"
-    if not scores.exists():
-        raise UserError(f"{scores} is not there: the row isn't finished; run `dvc repro evaluate@{row}`")
-    model, config = load_model(pipeline / "models/finetuned" / row)
-    part = destination.with_name(destination.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
+    if not destination.absolute().parent.is_dir():
+        raise UserError(f"{destination.parent} is not there; make it first")
+    path = pipeline / f"metrics/rows/{row}.json"
+    if not path.exists():
+        raise UserError(f"{path} is not there: the row isn't finished; run `dvc repro` in {pipeline}")
+    model, config = load_row(row, pipeline)
+    scores = json.loads(path.read_text())
+    training = json.loads((pipeline / "models/finetuned" / row / "training.json").read_text())
+    if {name: scores.get(name) for name in training} != training or scores["parameters"] != count_parameters(model):
+        raise UserError(f"{path} is not of the model in {pipeline / 'models/finetuned' / row}; run `dvc repro` in {pipeline}")
+    with tempfile.TemporaryDirectory(dir=destination.absolute().parent, prefix=f".{destination.name}.") as name:
+        part = Path(name) / "export"
+        part.mkdir()
         in_transformers = write_transformers(model.eval(), config, part)
         write_onnx(model, config, part / "model.onnx")
-        write_bytes(part / "README.md", card(row, params, json.loads(scores.read_text()), config, in_transformers).encode())
+        write_bytes(part / "README.md", card(row, params, scores, config, in_transformers).encode())
         part.rename(destination)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return in_transformers
 
 

@@ -25,7 +25,10 @@ def predict(model: nn.Module, config: dict, split: Split, precision: str, device
 
 
 def fitted(images: Tensor, config: dict) -> Tensor:
-    """Return uint8 images (b, h, w, 3) at the model's size, as whole numbers: as an image library resizes a file."""
+    """Return uint8 images (b, h, w, 3) at the model's size, as whole numbers: as an image library resizes a file.
+
+    Training, where rounding would cost time and change nothing that counts, resizes without it.
+    """
     size = config["image_size"]
     if images.ndim == 2 or images.shape[1:3] == (size, size):
         return images.float()

@@ -267,7 +267,7 @@ def train_entry(stage: Stage, entry: dict, *, start: str, data: str, out: str) -
     on_features = train.images.ndim == 2
     trained = Classifier(nn.Identity(), model.head.in_features, len(train.classes)) if on_features else model
     indices = stratified(train.labels, entry.get("fraction", 1.0), seed)
-    with checkpoint_for(stage.label, stage.digest(*compute.identity(device))) as checkpoint:
+    with checkpoint_for(stage.label, stage.digest(*compute.identity(device), recipe["compile"] and compute.can_compile())) as checkpoint:
         training = Training(trained, config, train, indices, recipe=recipe, policy=policy, epochs=entry["epochs"],
                             lr=lr * entry["lr_scale"], sizes=entry["sizes"], seed=seed, precision=precision, device=device,
                             frozen_backbone=entry.get("protocol") == "linear_probe")

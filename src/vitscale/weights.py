@@ -3,24 +3,26 @@
 An entry of params.yaml's `weights` names them by its `source`:
 
     torchvision   `name` one of torchvision's sets of weights, `sha256` of its file or the first digits of it
-    huggingface   `name` a repository of the hub with a ViT or DeiT, `revision` its commit; `sha256` of the weights' file is
-                  held against a mirror's copy, which has no commit
+    huggingface   `name` a repository of the hub with a ViT (as DeiT without distillation is stored), `revision` its commit;
+                  `sha256` over its files (`files.digest`) is held against a mirror's copy, which has no commit
 
 `VITSCALE_MIRROR` is looked in first: for torchvision's file by its own name, for a folder `<name>/` with what the hub has.
 """
 
+import http.client
 import os
 import pickle
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from vitscale.files import UserError, digest
 
+HUB_FILES = ("config.json", "preprocessor_config.json")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # what transformers looks for, in its order
 
 
@@ -55,24 +57,21 @@ def torchvision_vit_names(depth: int) -> dict[str, list[str]]:
     return names | {f"head.{kind}": [f"heads.head.{kind}"] for kind in ("weight", "bias")}
 
 
-def to_ours(theirs: dict[str, Tensor], names: dict[str, list[str]]) -> dict[str, Tensor]:
+def to_ours(theirs: dict[str, Tensor], names: dict[str, list[str]], key: str) -> dict[str, Tensor]:
     """Return a state under our names. Raises UserError where a tensor is missing or left over."""
-    wanted = {each for parts in names.values() for each in parts}
-    if wanted != set(theirs):
-        odd = ", ".join(sorted(wanted ^ set(theirs))[:3])
-        raise UserError(f"these weights are not those of a ViT as we build it: missing or left over are {odd} …")
+    odd = sorted({each for parts in names.values() for each in parts} ^ set(theirs))
+    if odd:
+        raise UserError(f"{key}: these weights aren't those of a ViT as we build it; missing or left over: {', '.join(odd[:3])}")
     ours = {name: torch.cat([theirs[each] for each in parts]) for name, parts in names.items()}
     kernel = "backbone.patch_embedding.weight"  # theirs (dim, channel, row, column), ours (dim, row * column * channel)
-    return ours | ({kernel: ours[kernel].permute(0, 2, 3, 1).flatten(1)} if kernel in ours else {})
+    return ours | {kernel: ours[kernel].permute(0, 2, 3, 1).flatten(1)}
 
 
-def _checked(path: Path, sha256: str | None, key: str) -> Path:
-    found = digest(path)
+def _check(found: str, sha256: str | None, key: str, what: str) -> None:
     if sha256 is None:
-        raise UserError(f"{key}.sha256 is not given; to pin {path}, paste {found}")
+        raise UserError(f"{key}.sha256 is not given; to pin {what}, paste {found}")
     if not found.startswith(sha256):
-        raise UserError(f"{path} is not the file of params.yaml: {key}.sha256 is {sha256}, found {found}")
-    return path
+        raise UserError(f"{what} is not what params.yaml names: {key}.sha256 is {sha256}, found {found}; fetch it again, or mend the key")
 
 
 def _mirrored(name: str) -> Path | None:
@@ -92,18 +91,19 @@ def from_torchvision(key: str, entry: dict) -> tuple[dict, dict[str, Tensor]]:
     weights = get_weight(entry["name"])
     name = weights.url.rsplit("/", 1)[-1]
     with tempfile.TemporaryDirectory() as folder:
-        path = _mirrored(name)
-        if path is None:
-            path = Path(folder) / name
+        mirrored = _mirrored(name)
+        path = mirrored or Path(folder) / name
+        if mirrored is None:
             print(f"fetching {weights.url}", flush=True)
             try:
                 torch.hub.download_url_to_file(weights.url, str(path), progress=sys.stderr.isatty())
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 raise UserError(f"{weights.url} can't be fetched ({error}); try again, or set VITSCALE_MIRROR to a folder "
                                 f"that has {name}") from error
+        _check(digest(path), entry["sha256"], key, str(path) if path == mirrored else weights.url)
         model = get_model(entry["name"].split("_Weights")[0])
         try:  # `weights_only`: a pickle that could run code is refused
-            model.load_state_dict(torch.load(_checked(path, entry["sha256"], key), map_location="cpu", weights_only=True))
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
             raise UserError(f"{path} doesn't hold {entry['name']} ({' '.join(str(error).split())[:300]})") from error
     transform, state = weights.transforms(), model.state_dict()
@@ -117,52 +117,67 @@ def from_torchvision(key: str, entry: dict) -> tuple[dict, dict[str, Tensor]]:
         config |= {"architecture": "vit", "patch_size": model.patch_size, "dim": model.hidden_dim, "depth": len(layers),
                    "heads": layers[0].num_heads, "mlp_dim": model.mlp_dim, "pool": "class", "positions": "learned",
                    "dropout": 0.0, "stochastic_depth": 0.0}
-        state = to_ours(state, torchvision_vit_names(len(layers)))
+        state = to_ours(state, torchvision_vit_names(len(layers)), key)
     return config | {"classes": weights.meta["categories"], "interpolation": transform.interpolation.value,
                      "mean": transform.mean, "std": transform.std}, state
 
 
+def _hub_files(folder: Path, key: str, entry: dict) -> None:
+    """Put a repository's files, and nothing else of it, into a folder: from the mirror, pinned by `sha256`, or from the hub."""
+    from huggingface_hub import snapshot_download
+
+    mirrored = _mirrored(entry["name"])
+    if mirrored is None:
+        print(f"fetching {entry['name']} at {entry['revision']} from the hub", flush=True)
+        source = Path(snapshot_download(entry["name"], revision=entry["revision"], allow_patterns=[*HUB_FILES, *WEIGHT_FILES]))
+    else:
+        source = mirrored
+    for name in (*HUB_FILES, next((name for name in WEIGHT_FILES if (source / name).exists()), WEIGHT_FILES[0])):
+        shutil.copyfile(source / name, folder / name)
+    if mirrored is not None:
+        _check(digest(folder), entry["sha256"], key, str(mirrored))
+
+
 def from_hugging_face(key: str, entry: dict) -> tuple[dict, dict[str, Tensor]]:
     """Return config and state of a start from a repository of the hub; no code of it is run."""
-    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else transformers asks the hub to convert a pickle
     from huggingface_hub.utils import logging as hub_logging
-    from PIL import Image
     from transformers import AutoImageProcessor, AutoModelForImageClassification
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     hub_logging.set_verbosity_error()
-    folder = _mirrored(entry["name"])
-    if folder is not None:
-        files = [folder / name for name in WEIGHT_FILES if (folder / name).exists()]
-        if not files:
-            raise UserError(f"{folder} has none of {', '.join(WEIGHT_FILES)}; copy it again")
-        _checked(files[0], entry["sha256"], key)
-    if folder is None:
-        print(f"fetching {entry['name']} at {entry['revision']} from the hub", flush=True)
-    where = {"pretrained_model_name_or_path": folder or entry["name"]} | ({} if folder else {"revision": entry["revision"]})
-    try:
-        model, found = AutoModelForImageClassification.from_pretrained(**where, output_loading_info=True)
-        processor = AutoImageProcessor.from_pretrained(**where)
-    except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0]
-        raise UserError(f"{entry['name']} can't be loaded from {folder or 'the hub'} ({reason}); try again, or set VITSCALE_MIRROR "
-                        f"to a folder that has {entry['name']}/ with config.json, preprocessor_config.json and {WEIGHT_FILES[0]}") from error
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            _hub_files(folder, key, entry)
+            model, found = AutoModelForImageClassification.from_pretrained(folder, output_loading_info=True, trust_remote_code=False)
+            processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        except UserError:
+            raise
+        except Exception as error:  # whatever the hub's client, its HTTP library, pickle or a strict config raise
+            reason = " ".join(str(error).split()).split(". ")[0]
+            raise UserError(f"{key}: {entry['name']} can't be loaded ({reason}); try again, or set VITSCALE_MIRROR to a folder that has "
+                            f"{entry['name']}/ with {', '.join(HUB_FILES)} and {WEIGHT_FILES[0]}") from error
     odd = sorted(map(str, set().union(*(found[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")))))
     if odd:
-        raise UserError(f"{entry['name']} doesn't fill the model that it describes; missing, left over or of another shape: {', '.join(odd)}")
-    theirs = model.config
-    if theirs.model_type not in ("vit", "deit") or theirs.hidden_act != "gelu":
-        raise UserError(f"{key}: {entry['name']} is a {theirs.model_type} with {getattr(theirs, 'hidden_act', '?')}; a ViT or DeiT "
-                        "with gelu is wanted")
-    config = {"architecture": "vit", "image_size": theirs.image_size, "patch_size": theirs.patch_size,
-              "dim": theirs.hidden_size, "depth": theirs.num_hidden_layers, "heads": theirs.num_attention_heads,
-              "mlp_dim": theirs.intermediate_size, "pool": "class", "positions": "learned", "dropout": 0.0,
-              "stochastic_depth": 0.0, "classes": [theirs.id2label[i] for i in range(len(theirs.id2label))],
-              "interpolation": Image.Resampling(processor.resample).name.lower(),
-              "mean": list(processor.image_mean), "std": list(processor.image_std)}
-    return config, to_ours(model.state_dict(), vit_names(theirs.model_type, theirs.num_hidden_layers))
+        raise UserError(f"{key}: {entry['name']} doesn't fill the model that it describes; missing, left over or of another shape: {', '.join(odd)}")
+    theirs, wanted = model.config, {"model_type": "vit", "hidden_act": "gelu", "num_channels": 3, "qkv_bias": True}
+    steps = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_center_crop": None, "rescale_factor": 1 / 255}
+    for holder, values in ((theirs, wanted), (processor, steps)):
+        for name, value in values.items():
+            if getattr(holder, name, None) != value:
+                raise UserError(f"{key}: {entry['name']} has {name} {getattr(holder, name, None)}; our ViT wants {value}")
+    try:
+        config = {"architecture": "vit", "image_size": int(theirs.image_size), "patch_size": int(theirs.patch_size),
+                  "dim": theirs.hidden_size, "depth": theirs.num_hidden_layers, "heads": theirs.num_attention_heads,
+                  "mlp_dim": theirs.intermediate_size, "pool": "class", "positions": "learned", "dropout": 0.0,
+                  "stochastic_depth": 0.0, "classes": [theirs.id2label[i] for i in range(len(theirs.id2label))],
+                  "interpolation": {2: "bilinear", 3: "bicubic"}[int(processor.resample)],
+                  "mean": list(processor.image_mean), "std": list(processor.image_std)}
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{key}: {entry['name']} has a config or preprocessing that our ViT can't take ({error!r})") from error
+    return config, to_ours(model.state_dict(), vit_names("vit", theirs.num_hidden_layers), key)
 
 
 def fetch(key: str, entry: dict) -> tuple[dict, dict[str, Tensor]]:
