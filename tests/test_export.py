@@ -105,7 +105,7 @@ def test_the_card(finished, tmp_path, row, words):
 def test_what_cant_be_exported_is_one_line(finished, tmp_path, monkeypatch):
     """A row that isn't there or isn't finished, a folder in the way or an export that differs ends otherwise than in one line."""
     (tmp_path / "taken").mkdir()
-    for row, destination, words in (("nope", "a", "vit-sincos"), ("not-run", "a", "evaluate@not-run"), ("vit", "taken", "taken is there already")):
+    for row, destination, words in (("nope", "a", "vit-sincos"), ("not-run", "a", "the row isn.t finished"), ("vit", "taken", "taken is there already")):
         with pytest.raises(UserError, match=words):
             export(row, tmp_path / destination, finished)
     with pytest.raises(UserError, match="nowhere is not there"):

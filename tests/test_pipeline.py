@@ -268,7 +268,7 @@ def test_row_that_params_do_not_name_stays_out(copy):
     write_params(copy, published={"deit": {"accuracy": 0.87, "protocol": "linear_probe"}})
     run("dvc", "repro", "-q", cwd=copy)
     summary = (copy / "metrics/summary.md").read_text()
-    assert "stray" not in summary and "| deit | — | — | linear_probe | not run | — | — | 87.00% |" in summary
+    assert "stray" not in summary and "| deit | — | — | linear_probe | not run | — | — | — | 87.00% |" in summary
 
 
 @pytest.mark.cuda
