@@ -53,6 +53,7 @@ def pipeline(tmp_path):
                    "prepare": {"target": {"validation": share}, "upstream": {"validation": share}}}
         for training in params["pretrain"].values():
             training["data"] = "upstream"
+        params["rows"] = {name: row for name, row in params["rows"].items() if row["inputs"] == "prepared"}  # with any policy
         (folder / "params.yaml").write_text(yaml.safe_dump(params | changes))
         (folder / "dvc.yaml").write_text((CHECKOUT / "dvc.yaml").read_text())
         return folder
