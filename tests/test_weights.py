@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,12 @@ from transformers import DeiTConfig, DeiTForImageClassification, ViTForImageClas
 from tiny import ROOT, hub_entry, run, tiny, write_params
 from vitscale.arrays import load_split
 from vitscale.export import to_theirs
-from vitscale.files import UserError, digest
+from vitscale.files import UserError, digest, read_yaml
 from vitscale.inference import fitted
 from vitscale.models import build, load_model, to_input
 from vitscale.predict import probabilities
-from vitscale.weights import fetch, vit_names
+from vitscale.sources import open_source, write_split
+from vitscale.weights import TRANSFORMERS_VIT, fetch, vit_names
 
 DEIT_TINY = {"source": "huggingface", "name": "facebook/deit-tiny-patch16-224", "revision": "b3428f18dcc7b543470d07f14b4a4157815d1880",
              "sha256": None, "data": "imagenet1k", "license": "Apache-2.0"}
@@ -80,7 +82,7 @@ def test_hub_weights(mirror):
     assert {name: config[name] for name in ("interpolation", "mean", "std", "classes", "image_size")} == {
         "interpolation": "bicubic", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25], "classes": ["class 0", "class 1", "class 2"],
         "image_size": 32}
-    back = to_theirs(state, vit_names("vit", 2), 8)
+    back = to_theirs(state, vit_names(TRANSFORMERS_VIT, 2), 8)
     assert back.keys() == theirs.state_dict().keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in theirs.state_dict().items())
 
@@ -287,3 +289,42 @@ def test_deit_tiny(monkeypatch):
     unique = [i for i, name in enumerate(config["classes"]) if config["classes"].count(name) == 1]
     wanted = torch.tensor([[each[config["classes"][i]] for i in unique] for each in theirs])
     assert (found[:, unique] - wanted).abs().max() < 1e-4
+
+
+LINES = re.findall(r"^    (dvc exp run -S '\+weights\.(\S+?)=.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+def few_images(mirror: Path) -> dict:
+    """Put a folder of 24 images into a mirror; return its entry of `download`."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for label in ("0", "1"):
+            (mirror / "few" / split / label).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(mirror / "few" / split / label / f"{i}.png")
+    entry = {"source": "imagefolder", "image_size": 32}
+    return entry | {"sha256": {split: write_split(open_source("few", entry), split, mirror / "written") for split in ("train", "test")}}
+
+
+@pytest.mark.parametrize(("line", "start"), LINES, ids=[start for _, start in LINES])
+def test_the_readmes_line_adds_a_start_and_its_rows(mirror, tmp_path, line, start):
+    """A line of the README doesn't run where the weights can be had, or its rows don't stand beside the published figures."""
+    params = read_yaml(ROOT / "params.yaml")
+    entry, _ = served_by_torchvision(mirror, re.search(r"name: (\w+\.\w+)", line)[1])
+    folder = tiny(tmp_path / "repo", target="few", download={"few": few_images(mirror)}, prepare={"few": {"validation": 0.25}}, pretrain={},
+                  rows={}, **{section: params[section] for section in ("augment", "recipes", "published")})
+    one_epoch = f" -S rows.{start}.epochs=1 -S rows.{start}.sizes=[32]"
+    run("bash", "-c", re.sub("sha256: [0-9a-f]+", f"sha256: '{entry['sha256']}'", line) + one_epoch, cwd=folder)
+    table, published = (folder / "metrics/summary.md").read_text(), params["published"][f"{start}-probe"]["accuracy"]
+    assert re.search(rf"\| {start} \| \S+M \| imagenet1k \| full \| \d", table)
+    assert re.search(rf"\| {start}-probe \| \S+M \| imagenet1k \| linear_probe \| \d.*\| {published:.2%} \|", table)
+    config = json.loads((folder / f"models/finetuned/{start}-probe/config.json").read_text())
+    assert config["image_size"] == 224 and config["classes"] == ["0", "1"]
+    assert "up to date" in run("dvc", "status", cwd=folder).stdout
+
+
+def test_every_published_start_has_its_line():
+    """A published row has neither an entry in params.yaml nor a line of the README."""
+    params = read_yaml(ROOT / "params.yaml")
+    wanted = {name.removesuffix("-probe") for name in params["published"] if name not in params["rows"]}
+    assert wanted == {start for _, start in LINES} and len(LINES) == 2

@@ -26,7 +26,7 @@ from vitscale.inference import fitted
 from vitscale.models import Classifier, count_parameters, to_input
 from vitscale.params import check
 from vitscale.predict import load_row, probabilities
-from vitscale.weights import vit_names
+from vitscale.weights import TRANSFORMERS_VIT, vit_names
 
 TOLERANCE = 1e-4  # of a class probability, in float32
 
@@ -67,7 +67,7 @@ def transformers_model(model: Classifier, config: dict):
             hidden_size=config["dim"], num_hidden_layers=config["depth"], num_attention_heads=config["heads"],
             intermediate_size=config["mlp_dim"], image_size=config["image_size"], patch_size=config["patch_size"],
             layer_norm_eps=1e-6, **labels))
-        state = to_theirs(state, vit_names("vit", config["depth"]), config["patch_size"])
+        state = to_theirs(state, vit_names(TRANSFORMERS_VIT, config["depth"]), config["patch_size"])
     elif config["architecture"] == "resnet18" and config["stem"] == "imagenet":
         theirs = ResNetForImageClassification(ResNetConfig(
             embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", **labels))

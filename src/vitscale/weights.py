@@ -22,39 +22,46 @@ from torch import Tensor
 
 from vitscale.files import UserError, digest
 
+SHARED = {"architecture": "vit", "pool": "class", "positions": "learned", "dropout": 0.0, "stochastic_depth": 0.0}  # by both libraries' ViTs
 HUB_FILES = ("config.json", "preprocessor_config.json")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # what transformers looks for, in its order
 
 
-def vit_names(prefix: str, depth: int) -> dict[str, list[str]]:
-    """Return the names that transformers has for the tensors of our ViT; our `qkv` is three of its tensors."""
-    names = {"class_token": ["embeddings.cls_token"], "positions": ["embeddings.position_embeddings"]}
-    modules = {"patch_embedding": ["embeddings.patch_embeddings.projection"], "norm": ["layernorm"]}
-    for i in range(depth):
-        block, layer = f"blocks.{i}", f"layers.{i}"
-        modules |= {f"{block}.norm1": [f"{layer}.layernorm_before"], f"{block}.norm2": [f"{layer}.layernorm_after"],
-                    f"{block}.attention.qkv": [f"{layer}.attention.{each}_proj" for each in "qkv"],
-                    f"{block}.attention.out": [f"{layer}.attention.o_proj"],
-                    f"{block}.mlp.0": [f"{layer}.mlp.fc1"], f"{block}.mlp.2": [f"{layer}.mlp.fc2"]}
-    names |= {f"{ours}.{kind}": [f"{each}.{kind}" for each in theirs]
-              for ours, theirs in modules.items() for kind in ("weight", "bias")}
-    names = {f"backbone.{ours}": [f"{prefix}.{each}" for each in theirs] for ours, theirs in names.items()}
-    return names | {f"head.{kind}": [f"classifier.{kind}"] for kind in ("weight", "bias")}
+# A ViT's tensors under our names and theirs. `*` is weight and bias, `N` a block's number; where they have several tensors for
+# one of ours, ours is theirs in turn.
+TRANSFORMERS_VIT = {
+    "backbone.class_token": "vit.embeddings.cls_token",
+    "backbone.positions": "vit.embeddings.position_embeddings",
+    "backbone.patch_embedding.*": "vit.embeddings.patch_embeddings.projection.*",
+    "backbone.blocks.N.norm1.*": "vit.layers.N.layernorm_before.*",
+    "backbone.blocks.N.attention.qkv.*": "vit.layers.N.attention.q_proj.* vit.layers.N.attention.k_proj.* vit.layers.N.attention.v_proj.*",
+    "backbone.blocks.N.attention.out.*": "vit.layers.N.attention.o_proj.*",
+    "backbone.blocks.N.norm2.*": "vit.layers.N.layernorm_after.*",
+    "backbone.blocks.N.mlp.0.*": "vit.layers.N.mlp.fc1.*",
+    "backbone.blocks.N.mlp.2.*": "vit.layers.N.mlp.fc2.*",
+    "backbone.norm.*": "vit.layernorm.*",
+    "head.*": "classifier.*",
+}
+TORCHVISION_VIT = {
+    "backbone.class_token": "class_token",
+    "backbone.positions": "encoder.pos_embedding",
+    "backbone.patch_embedding.*": "conv_proj.*",
+    "backbone.blocks.N.norm1.*": "encoder.layers.encoder_layer_N.ln_1.*",
+    "backbone.blocks.N.attention.qkv.*": "encoder.layers.encoder_layer_N.self_attention.in_proj_*",
+    "backbone.blocks.N.attention.out.*": "encoder.layers.encoder_layer_N.self_attention.out_proj.*",
+    "backbone.blocks.N.norm2.*": "encoder.layers.encoder_layer_N.ln_2.*",
+    "backbone.blocks.N.mlp.0.*": "encoder.layers.encoder_layer_N.mlp.0.*",
+    "backbone.blocks.N.mlp.2.*": "encoder.layers.encoder_layer_N.mlp.3.*",
+    "backbone.norm.*": "encoder.ln.*",
+    "head.*": "heads.head.*",
+}
 
 
-def torchvision_vit_names(depth: int) -> dict[str, list[str]]:
-    """Return the names that torchvision has for the tensors of our ViT."""
-    names = {"class_token": "class_token", "positions": "encoder.pos_embedding"}
-    modules = {"patch_embedding": "conv_proj", "norm": "encoder.ln"}
-    for i in range(depth):
-        block, layer = f"blocks.{i}", f"encoder.layers.encoder_layer_{i}"
-        modules |= {f"{block}.norm1": f"{layer}.ln_1", f"{block}.norm2": f"{layer}.ln_2",
-                    f"{block}.attention.out": f"{layer}.self_attention.out_proj",
-                    f"{block}.mlp.0": f"{layer}.mlp.0", f"{block}.mlp.2": f"{layer}.mlp.3"}
-        names |= {f"{block}.attention.qkv.{kind}": f"{layer}.self_attention.in_proj_{kind}" for kind in ("weight", "bias")}
-    names |= {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in modules.items() for kind in ("weight", "bias")}
-    names = {f"backbone.{ours}": [theirs] for ours, theirs in names.items()}
-    return names | {f"head.{kind}": [f"heads.head.{kind}"] for kind in ("weight", "bias")}
+def vit_names(table: dict[str, str], depth: int) -> dict[str, list[str]]:
+    """Return one of the tables above, written out for a ViT of `depth` blocks: their names for each of ours."""
+    return {ours.replace("N", str(block)).replace("*", kind): theirs.replace("N", str(block)).replace("*", kind).split()
+            for ours, theirs in table.items() for block in (range(depth) if "N" in ours else [0])
+            for kind in (("weight", "bias") if "*" in ours else [""])}
 
 
 def to_ours(theirs: dict[str, Tensor], names: dict[str, list[str]], key: str) -> dict[str, Tensor]:
@@ -114,10 +121,9 @@ def from_torchvision(key: str, entry: dict) -> tuple[dict, dict[str, Tensor]]:
                  for name, tensor in state.items()}
     else:
         layers = model.encoder.layers
-        config |= {"architecture": "vit", "patch_size": model.patch_size, "dim": model.hidden_dim, "depth": len(layers),
-                   "heads": layers[0].num_heads, "mlp_dim": model.mlp_dim, "pool": "class", "positions": "learned",
-                   "dropout": 0.0, "stochastic_depth": 0.0}
-        state = to_ours(state, torchvision_vit_names(len(layers)), key)
+        config |= SHARED | {"patch_size": model.patch_size, "dim": model.hidden_dim, "depth": len(layers),
+                            "heads": layers[0].num_heads, "mlp_dim": model.mlp_dim}
+        state = to_ours(state, vit_names(TORCHVISION_VIT, len(layers)), key)
     return config | {"classes": weights.meta["categories"], "interpolation": transform.interpolation.value,
                      "mean": transform.mean, "std": transform.std}, state
 
@@ -169,15 +175,15 @@ def from_hugging_face(key: str, entry: dict) -> tuple[dict, dict[str, Tensor]]:
             if getattr(holder, name, None) != value:
                 raise UserError(f"{key}: {entry['name']} has {name} {getattr(holder, name, None)}; our ViT wants {value}")
     try:
-        config = {"architecture": "vit", "image_size": int(theirs.image_size), "patch_size": int(theirs.patch_size),
-                  "dim": theirs.hidden_size, "depth": theirs.num_hidden_layers, "heads": theirs.num_attention_heads,
-                  "mlp_dim": theirs.intermediate_size, "pool": "class", "positions": "learned", "dropout": 0.0,
-                  "stochastic_depth": 0.0, "classes": [theirs.id2label[i] for i in range(len(theirs.id2label))],
-                  "interpolation": {2: "bilinear", 3: "bicubic"}[int(processor.resample)],
-                  "mean": list(processor.image_mean), "std": list(processor.image_std)}
+        config = SHARED | {
+            "image_size": int(theirs.image_size), "patch_size": int(theirs.patch_size), "dim": theirs.hidden_size,
+            "depth": theirs.num_hidden_layers, "heads": theirs.num_attention_heads, "mlp_dim": theirs.intermediate_size,
+            "classes": [theirs.id2label[i] for i in range(len(theirs.id2label))],
+            "interpolation": {2: "bilinear", 3: "bicubic"}[int(processor.resample)],
+            "mean": list(processor.image_mean), "std": list(processor.image_std)}
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{key}: {entry['name']} has a config or preprocessing that our ViT can't take ({error!r})") from error
-    return config, to_ours(model.state_dict(), vit_names("vit", theirs.num_hidden_layers), key)
+    return config, to_ours(model.state_dict(), vit_names(TRANSFORMERS_VIT, theirs.num_hidden_layers), key)
 
 
 def fetch(key: str, entry: dict) -> tuple[dict, dict[str, Tensor]]:
