@@ -136,12 +136,24 @@ def skeleton(tmp_path_factory):
     return folder
 
 
+def telling(params):
+    """Yield the leaves that can differ in what they rerun: DVC compares entries whole, so of an entry's numbers one will do,
+    but any of its names may be one that dvc.yaml puts into a dependency."""
+    seen = set()
+    for dotted, value in leaves(params):
+        entry = ".".join(dotted.split(".")[:2])
+        if isinstance(value, str) or entry not in seen:
+            yield dotted
+        if not isinstance(value, str):
+            seen.add(entry)
+
+
 def test_every_leaf_reruns_what_the_table_says(skeleton, monkeypatch):
     """A change to a parameter reruns what depends on it and nothing else, and no parameter is without effect."""
     monkeypatch.chdir(skeleton)
     params = read_yaml(skeleton / "params.yaml")
     wrong = []
-    for dotted, _ in leaves(params):
+    for dotted in telling(params):
         (skeleton / "params.yaml").write_text(yaml.safe_dump(with_change(params, dotted), sort_keys=False))
         again = {stage.addressing.split(":")[-1] for stage in Repo(".").reproduce(dry=True, force_downstream=True)}
         if again != expected(dotted) or not again:
