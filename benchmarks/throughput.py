@@ -236,8 +236,8 @@ def settings(model: str) -> tuple[dict, dict, dict, str]:
     params = read_yaml(ROOT / "params.yaml")
     starts = {name: entry["model"] for name, entry in params["pretrain"].items()} | {f"{model}-scratch": model}
     row = next(entry for entry in params["rows"].values() if starts.get(entry["start"]) == model and entry["protocol"] == "full")
-    config = params["models"][model] | {"classes": [str(i) for i in range(CLASSES)], "interpolation": "bilinear",
-                                        "mean": [0.5] * 3, "std": [0.25] * 3}
+    config = models.untrained(params["models"][model]) | {"classes": [str(i) for i in range(CLASSES)], "mean": [0.5] * 3,
+                                                          "std": [0.25] * 3}
     return config, params["recipes"][row["recipe"]], params["augment"][row["augment"]], params["precision"]
 
 

@@ -7,13 +7,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code
 
 import torch
 
-from vitscale.models import build, save_model
+from vitscale.models import build, save_model, untrained
 from vitscale.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    config = stage.param(f"models.{stage.key}") | {"classes": [], "interpolation": "bilinear", "mean": None, "std": None}
-    torch.manual_seed(stage.param("seed"))
+    entry = stage.param(f"models.{stage.key}")
+    config = untrained(entry)
+    torch.manual_seed(stage.param("seed") + entry["seed"])
     save_model(stage.out(f"models/start/{stage.key}-scratch"), config, build(config).state_dict())
 
 

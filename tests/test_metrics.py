@@ -149,7 +149,8 @@ def test_paired_difference_equals_the_textbook(counts):
 
 # Tables
 
-TUNING = {"protocol": "full", "inputs": "prepared", "recipe": "vit", "augment": "light", "sizes": [32], "epochs": 4, "lr_scale": 1.0}
+TUNING = {"protocol": "full", "inputs": "prepared", "recipe": "vit", "augment": "light", "sizes": [32], "epochs": 4, "lr_scale": 1.0,
+          "fraction": 1.0, "seed": 0}
 PRETRAIN = {"vit-a": {"model": "vit", "data": "dataset-a", "epochs": 3}, "big-a": {"model": "big", "data": "dataset-a", "epochs": 3}}
 ROWS = {"vit-a": {"start": "vit-a"} | TUNING, "vit-scratch": {"start": "vit-scratch"} | TUNING,
         "vit-a-probe": {"start": "vit-a"} | TUNING | {"protocol": "linear_probe"}}
@@ -227,7 +228,8 @@ def test_accuracy_table(results):
 @pytest.mark.parametrize("name", TUNING)
 def test_a_control_has_the_same_fine_tuning(name):
     """A row is compared with one that differs in more than its start."""
-    other = {"protocol": "linear_probe", "inputs": "features/vit-scratch", "recipe": "other", "augment": "strong", "sizes": [16, 32], "epochs": 5, "lr_scale": 2.0}[name]
+    other = {"protocol": "linear_probe", "inputs": "features/vit-scratch", "recipe": "other", "augment": "strong", "sizes": [16, 32], "epochs": 5, "lr_scale": 2.0,
+             "fraction": 0.5, "seed": 1}[name]
     rows = {"vit-a": ROWS["vit-a"], "vit-scratch": ROWS["vit-scratch"] | {name: other}}
     assert control_of("vit-a", rows, PRETRAIN) is None
     rows["again"] = ROWS["vit-scratch"]

@@ -265,7 +265,7 @@ def test_parameters_are_checked_by_every_stage(copy):
 def test_row_that_params_do_not_name_stays_out(copy):
     """A stray file in metrics/rows never enters the summary; a published row without a run is 'not run'."""
     shutil.copy(copy / ROW, copy / "metrics/rows/stray.json")
-    write_params(copy, published={"deit": {"accuracy": 0.87, "protocol": "linear_probe"}})
+    write_params(copy, published={"deit": {"accuracy": 0.87, "protocol": "linear_probe", "images": 1000}})
     run("dvc", "repro", "-q", cwd=copy)
     summary = (copy / "metrics/summary.md").read_text()
     assert "stray" not in summary and "| deit | — | — | linear_probe | not run | — | — | — | 87.00% |" in summary

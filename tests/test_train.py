@@ -266,20 +266,36 @@ def test_stratified_shares_are_nested():
     assert all(smaller < larger for smaller, larger in zip(shares, shares[1:]))
 
 
-def test_an_epoch_takes_every_image_at_most_once(split, monkeypatch):
-    """An epoch shows an image twice or one that it shouldn't, drops more than a partial batch, or repeats its order."""
-    indices = np.arange(0, 64, 2)[:29]
-    training = training_of(split, recipe=ADAMW | {"batch_size": 8}, indices=indices)
-    seen = []
-    real = training.batch
+def shown_in(split, monkeypatch, indices, batch_size=8, epochs=2) -> list[list[list[int]]]:
+    """Return the images of every batch of every epoch; the steps must be numbered throughout."""
+    training = training_of(split, recipe=ADAMW | {"batch_size": batch_size}, indices=indices, epochs=epochs)
+    seen, real = [], training.batch
     monkeypatch.setattr(training, "batch", lambda chosen, step: seen.append((step, chosen.tolist())) or real(chosen, step))
-    training.epoch(0)
-    training.epoch(1)
-    assert [step for step, _ in seen] == list(range(6)) and all(len(chosen) == 8 for _, chosen in seen)
-    epochs = [sum((chosen for _, chosen in seen[start:start + 3]), []) for start in (0, 3)]
-    for shown in epochs:
-        assert len(set(shown)) == 24 and set(shown) <= set(indices.tolist())
+    for epoch in range(epochs):
+        training.epoch(epoch)
+    assert [step for step, _ in seen] == list(range(training.total_steps))
+    batches, each = [chosen for _, chosen in seen], training.steps_per_epoch
+    return [batches[epoch * each:(epoch + 1) * each] for epoch in range(epochs)]
+
+
+def test_an_epoch_takes_every_image_at_most_once(split, monkeypatch):
+    """An epoch shows an image twice, drops more than a partial batch, or repeats its order."""
+    epochs = shown_in(split, monkeypatch, np.arange(64), batch_size=10)
+    for batches in epochs:
+        assert [len(batch) for batch in batches] == 6 * [10] and len(set(sum(batches, []))) == 60
     assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 24, 29, 33, 63, 64])
+def test_an_epoch_of_a_fraction_has_as_many_steps(split, monkeypatch, count):
+    """Less data means fewer steps or smaller batches, an image that isn't of the fraction, or some more often than others."""
+    indices = np.random.default_rng(0).permutation(64)[:count]
+    for batches in shown_in(split, monkeypatch, indices):
+        assert [len(batch) for batch in batches] == 8 * [8]
+        shown = sum(batches, [])
+        passes = [shown[start:start + count] for start in range(0, 64, count)]
+        assert all(len(set(each)) == len(each) and set(each) <= set(indices.tolist()) for each in passes)
+        assert count < 8 or len(set(map(tuple, passes))) == len(passes)
 
 
 def test_a_batch_is_the_standardised_images(split):

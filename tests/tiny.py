@@ -21,14 +21,14 @@ PARAMS = {
         "light": {"crop_padding": 2, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
         "strong": {"crop_padding": 2, "flip": True, "trivial_augment": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}},
     "models": {"vit": {"architecture": "vit", "image_size": 32, "patch_size": 8, "dim": 16, "depth": 1, "heads": 2,
-                       "mlp_dim": 32, "pool": "mean", "positions": "learned", "dropout": 0.1, "stochastic_depth": 0.0}},
+                       "mlp_dim": 32, "pool": "mean", "positions": "learned", "dropout": 0.1, "stochastic_depth": 0.0, "seed": 0}},
     "recipes": {"vit": {"optimizer": "adamw", "beta2": 0.99, "batch_size": 32, "weight_decay": 0.05, "warmup_epochs": 0,
                         "label_smoothing": 0.0, "clip_norm": 1.0, "ema_decay": 0.0, "compile": False}},
-    "pretrain": {"vit-digits": {"model": "vit", "data": "digits", "fraction": 0.5, "recipe": "vit", "augment": "strong",
+    "pretrain": {"vit-digits": {"model": "vit", "data": "digits", "fraction": 0.5, "seed": 0, "recipe": "vit", "augment": "strong",
                                 "sizes": [16], "epochs": 1, "lr_scale": 1.0}},
     "weights": {}, "features": {},
-    "rows": {"vit-digits": {"start": "vit-digits", "protocol": "full", "inputs": "prepared", "recipe": "vit", "augment": "light", "epochs": 1,
-                            "sizes": [32], "lr_scale": 1.0}},
+    "rows": {"vit-digits": {"start": "vit-digits", "protocol": "full", "inputs": "prepared", "fraction": 1.0, "seed": 0,
+                            "recipe": "vit", "augment": "light", "epochs": 1, "sizes": [32], "lr_scale": 1.0}},
     "published": {},
 }
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from vitscale.files import locked, write_bytes
+from vitscale.compute import of_first
+from vitscale.files import RANK, locked, write_bytes
 
 KEEP_DAYS = 14
 
@@ -24,7 +25,13 @@ class Checkpoint:
         self.path = path
 
     def load(self) -> dict | None:
-        """Return the saved state, or None where there is none or (with a warning) where it is damaged."""
+        """Return the saved state, or None where there is none or (with a warning) where it is damaged.
+
+        Of several processes the first reads it for all.
+        """
+        return of_first(None if RANK else self._read())
+
+    def _read(self) -> dict | None:
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -35,6 +42,8 @@ class Checkpoint:
         return None
 
     def save(self, state: dict) -> None:
+        if RANK:
+            return
         buffer = io.BytesIO()
         torch.save(state, buffer)
         write_bytes(self.path, hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())

@@ -6,14 +6,17 @@ import shutil
 import sys
 import tempfile
 from contextlib import nullcontext
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS, read when CUDA starts
 
 import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from vitscale.files import UserError
+from vitscale.files import PROCESSES, UserError
 
 HELD = []  # open lock files, which the system lets go of when the process ends, however it ends
 
@@ -39,7 +42,7 @@ def setup() -> torch.device:
     """Return the device to compute on, with deterministic algorithms and the thread count set.
 
     `VITSCALE_DEVICE` (default: the first CUDA device that no other process has claimed, where there is CUDA, else the CPU)
-    and `VITSCALE_THREADS` (default: torch's).
+    and `VITSCALE_THREADS` (default: torch's). Of several processes that torchrun starts each takes a CUDA device of its own.
     Raises UserError for a device that is not there or a thread count that is no positive number.
     """
     torch.use_deterministic_algorithms(True)
@@ -50,13 +53,53 @@ def setup() -> torch.device:
         if not threads.isdecimal() or int(threads) < 1:
             raise UserError(f"VITSCALE_THREADS={threads}: give a number of CPU threads, 1 or more")
         torch.set_num_threads(int(threads))
-    name = os.environ.get("VITSCALE_DEVICE") or (claim_cuda() if torch.cuda.is_available() else "cpu")
+    available = "cpu"
+    if torch.cuda.is_available():
+        available = f"cuda:{os.environ['LOCAL_RANK']}" if PROCESSES > 1 else claim_cuda()
+    name = os.environ.get("VITSCALE_DEVICE") or available
     try:
         torch.empty(1, device=name)
-        return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"VITSCALE_DEVICE={name} can't be used ({reason}); leave it unset or give cpu, cuda, cuda:1 …") from error
+    device = torch.device(name)
+    if PROCESSES > 1 and not distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # A day: the first process may wait for another one that is at the same training.
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    return device
+
+
+def share_statistics(model: nn.Module, device: torch.device) -> None:
+    """Let batch norm take its statistics over the batch of all processes. Raises UserError on a CPU, where torch can't."""
+    if PROCESSES > 1 and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        if device.type == "cpu":
+            raise UserError("batch norm can't be shared by processes on CPUs; start this model's stage without torchrun")
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def share_gradients(model: nn.Module) -> nn.Module:
+    """Return a model whose backward pass leaves the means of all processes' gradients."""
+    return DistributedDataParallel(model, broadcast_buffers=False) if PROCESSES > 1 else model
+
+
+def mean(values: Tensor) -> Tensor:
+    """Return the values' mean over all processes."""
+    if PROCESSES > 1:
+        values = values.clone()
+        distributed.all_reduce(values)
+        values /= PROCESSES
+    return values
+
+
+def of_first(value):
+    """Return the first process's value in every process."""
+    if PROCESSES > 1:
+        values = [value]
+        distributed.broadcast_object_list(values)
+        value = values[0]
+    return value
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
@@ -85,6 +128,11 @@ def can_compile() -> bool:
 
 
 def identity(device: torch.device) -> tuple:
-    """Return what, beside code, parameters and inputs, decides a training's bytes: versions, device, thread count."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    """Return what, beside code, parameters and inputs, decides a training's bytes: versions, device, a CPU's thread count.
+
+    How many processes share it counts too, but only in the last digits, and is left out: what one began two can end.
+    """
+    if device.type == "cuda":
+        return torch.__version__, device.type, torch.cuda.get_device_name(device), has_native_bfloat16(device)
+    name = torch.backends.cpu.get_cpu_capability()
     return torch.__version__, device.type, name, has_native_bfloat16(device), torch.get_num_threads()

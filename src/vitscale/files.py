@@ -12,6 +12,10 @@ from pathlib import Path
 import yaml
 
 
+# torchrun starts several processes for one stage and numbers them; a process started otherwise is the only one, number 0.
+RANK, PROCESSES = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 class UserError(Exception):
     """Something that the person at the keyboard can mend; printed as one line, without a traceback."""
 
@@ -86,7 +90,13 @@ def digest(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path):
-    """Hold an exclusive `flock` on a file; a second process says so and waits. A killed holder lets go by itself."""
+    """Hold an exclusive `flock` on a file; a second process says so and waits. A killed holder lets go by itself.
+
+    Of the processes of one stage the first holds it for all.
+    """
+    if RANK:
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
         try:

@@ -191,6 +191,12 @@ def with_statistics(config: dict, folder: Path) -> dict:
     return config | {name: statistics[name] for name in ("mean", "std")}
 
 
+def untrained(entry: dict) -> dict:
+    """Return the config of an untrained model without a head, from its entry of params.yaml's `models`."""
+    return {name: value for name, value in entry.items() if name != "seed"} | {
+        "classes": [], "interpolation": "bilinear", "mean": None, "std": None}
+
+
 def build(config: dict) -> Classifier:
     """Return the model that a config.json describes, with fresh weights from torch's global random state."""
     options = {name: value for name, value in config.items()

@@ -75,7 +75,11 @@ class Augment(Entry):
     cutmix: NotNegative
 
 
-class Vit(Entry):
+class Model(Entry):
+    seed: Seed
+
+
+class Vit(Model):
     architecture: Literal["vit"]
     image_size: Count
     patch_size: Count
@@ -89,7 +93,7 @@ class Vit(Entry):
     stochastic_depth: Rate
 
 
-class ResNet18(Entry):
+class ResNet18(Model):
     architecture: Literal["resnet18"]
     image_size: Count
     stem: Literal["cifar", "imagenet"]
@@ -143,6 +147,8 @@ class Features(Entry):
 
 
 class Training(Entry):
+    fraction: Share
+    seed: Seed
     recipe: Name
     augment: Name
     sizes: list[Count]
@@ -153,7 +159,6 @@ class Training(Entry):
 class Pretrain(Training):
     model: Name
     data: Name
-    fraction: Share
 
 
 class Row(Training):
@@ -165,6 +170,7 @@ class Row(Training):
 class Published(Entry):
     accuracy: Share
     protocol: Literal["full", "linear_probe"]
+    images: Count
 
 
 class Params(Entry):

@@ -3,9 +3,20 @@
 import sys
 import time
 
+from vitscale.files import RANK
+
+
+def say(line: str) -> None:
+    """Print a line at once, in the first of a stage's processes."""
+    if not RANK:
+        print(line, flush=True)
+
 
 def progress(items, total: int, label: str):
-    """Yield the items, showing how many of `total` are done."""
+    """Yield the items, showing how many of `total` are done, in the first of a stage's processes."""
+    if RANK:
+        yield from items
+        return
     if sys.stderr.isatty():
         from tqdm import tqdm
 

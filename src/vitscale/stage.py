@@ -1,7 +1,8 @@
 """What every stage script stands on: it may use what dvc.yaml lists for it, all of that, and nothing else.
 
 `run(main, __file__)` calls `main(stage)` in the folder of the pipeline. Outputs are built aside and moved into place
-when all of them are whole, so a stage that fails or is killed leaves nothing behind.
+when all of them are whole, so a stage that fails or is killed leaves nothing behind. Of several processes that torchrun
+starts each builds them, and the first one's are kept.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitscale import params
-from vitscale.files import UserError, digest, locked, read_yaml
+from vitscale.files import RANK, UserError, digest, locked, read_yaml
 
 STATE = Path(".vitscale")  # partial outputs and locks: same file system as the outputs, ignored by git and DVC
 TIMINGS = Path("timings.csv")  # end, stage, seconds, CPU seconds; ignored too, since no two runs take equally long
@@ -59,7 +60,7 @@ class Stage:
                          "outs": [fill(entry) for entry in outs]}
         self.used = {kind: set() for kind in self.declared}
         self.label = name if key is None else f"{name}@{key}"
-        self.partial = STATE / "partial" / self.label
+        self.partial = STATE / "partial" / (f"{self.label}.{RANK}" if RANK else self.label)
 
     def _use(self, kind: str, wanted: str, separator: str) -> None:
         for entry in self.declared[kind]:
@@ -98,6 +99,8 @@ class Stage:
             for entry in entries:
                 if entry not in self.used[kind] and not entry.endswith(".py"):
                     raise LookupError(f"dvc.yaml lists {entry} among the {kind} of {self.label}, which never used it")
+        if RANK:
+            return
         for path in map(Path, self.declared["outs"]):
             path.parent.mkdir(parents=True, exist_ok=True)
         for path in map(Path, self.declared["outs"]):
@@ -124,6 +127,8 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 stage.finish()
             finally:
                 shutil.rmtree(stage.partial, ignore_errors=True)
+        if RANK:
+            return
         with open(TIMINGS, "a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')},{stage.label},{time.monotonic() - started:.1f},{time.process_time() - cpu:.1f}\n")
     except (UserError, OSError) as error:

@@ -9,7 +9,7 @@ import numpy as np
 from vitscale.files import UserError
 from vitscale.metrics import paired_difference
 
-FINE_TUNING = ("protocol", "recipe", "augment", "sizes", "lr_scale")
+FINE_TUNING = ("protocol", "fraction", "seed", "recipe", "augment", "sizes", "lr_scale")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

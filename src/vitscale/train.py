@@ -13,10 +13,10 @@ from vitscale import compute
 from vitscale.arrays import Split, load_split
 from vitscale.augment import augment, generator_for
 from vitscale.checkpoint import Checkpoint, checkpoint_for
-from vitscale.files import UserError, write_csv, write_json
+from vitscale.files import PROCESSES, RANK, UserError, write_csv, write_json
 from vitscale.inference import predict
 from vitscale.models import Classifier, load_model, save_model, to_input, with_statistics
-from vitscale.progress import progress
+from vitscale.progress import progress, say
 from vitscale.stage import Stage
 
 HISTORY = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
@@ -115,8 +115,21 @@ def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([each[:max(1, round(fraction * len(each)))] for each in members]))
 
 
+def on_device(images: np.ndarray, device: torch.device) -> Tensor:
+    """Return images on the device, read a part at a time: the machine's memory may not hold them all."""
+    resident = torch.empty(images.shape, dtype=torch.from_numpy(images[:1].copy()).dtype, device=device)
+    for start in range(0, len(images), 10_000):
+        part = images[start:start + 10_000]
+        resident[start:start + len(part)] = torch.from_numpy(np.array(part))
+    return resident
+
+
 class Training:
-    """A model with its data, optimizer and schedule; `batch` and `step` together are one step."""
+    """A model with its data, optimizer and schedule; `batch` and `step` together are one step.
+
+    Of several processes that torchrun started each takes an equal part of every batch. All draw the whole batch's images
+    and augmentation, as a single process does, so that a mix can have its partner from another part.
+    """
 
     def __init__(self, model: Classifier, config: dict, split: Split, indices: np.ndarray, *, recipe: dict, policy: dict,
                  epochs: int, lr: float, sizes: list[int], seed: int, precision: str, device: torch.device,
@@ -124,32 +137,41 @@ class Training:
         self.model, self.config, self.split, self.indices = model.to(device), config, split, indices
         self.recipe, self.policy, self.epochs, self.lr, self.sizes, self.seed = recipe, policy, epochs, lr, sizes, seed
         self.precision, self.device, self.frozen_backbone = precision, device, frozen_backbone
-        self.batch_size = min(recipe["batch_size"], len(indices))
-        self.steps_per_epoch = len(indices) // self.batch_size  # an epoch's last, smaller batch is left out
+        self.batch_size = min(recipe["batch_size"], len(split))
+        if self.batch_size % PROCESSES:
+            raise UserError(f"{PROCESSES} processes can't have equal parts of a batch of {self.batch_size}; change the recipe's batch_size")
+        # As many for a fraction of the images as for all: with fewer steps less data would mean less training too.
+        self.steps_per_epoch = len(split) // self.batch_size  # an epoch's last, smaller batch is left out
         self.total_steps = epochs * self.steps_per_epoch
         self.warmup_steps = min(round(recipe["warmup_epochs"] * self.steps_per_epoch), self.total_steps - 1)
         model.backbone.requires_grad_(not frozen_backbone)
+        if not frozen_backbone:
+            compute.share_statistics(model, device)
         self.optimizers = make_optimizers(model, recipe)
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"])
         self.average = None
         if recipe["ema_decay"]:  # a frozen backbone's buffers are copied, since averaging would round its counters
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe["ema_decay"]),
                                          use_buffers=not frozen_backbone)
-        self.forward = torch.compile(model, dynamic=False) if recipe["compile"] and compute.can_compile() else model
+        compiled = torch.compile(model, dynamic=False) if recipe["compile"] and compute.can_compile() else model
+        self.forward = compute.share_gradients(compiled)
         self.resident = None
         if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
-            self.resident = torch.from_numpy(np.array(split.images)).to(device)
+            self.resident = on_device(split.images, device)
 
     def train_mode(self) -> None:
         self.model.train()
         self.model.backbone.train(not self.frozen_backbone)  # a probe's batch norms keep their statistics
 
     def epoch_order(self, epoch: int) -> np.ndarray:
-        return self.indices[torch.randperm(len(self.indices), generator=generator_for(self.seed, 1, epoch)).numpy()]
+        """Return an epoch's indices: all images in a random order, a fraction of them as often as that takes."""
+        draws = generator_for(self.seed, 1, epoch)
+        passes = math.ceil(self.steps_per_epoch * self.batch_size / len(self.indices))
+        return np.concatenate([self.indices[torch.randperm(len(self.indices), generator=draws).numpy()] for _ in range(passes)])
 
     def batch(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
-        """Return a step's augmented, standardised images (b, 3, s, s), or its features (b, d) as they are, and soft targets
-        (b, classes) on the device.
+        """Return this process's part of a step's augmented, standardised images (b, 3, s, s), or of its features (b, d) as
+        they are, and soft targets (b, classes), on the device.
 
         The side s is that of the epoch: each of `sizes` has an equal share of the epochs (progressive resizing, as in
         Tan & Le 2021, *EfficientNetV2*, section 4).
@@ -159,15 +181,17 @@ class Training:
         else:
             images = self.resident[torch.from_numpy(indices).to(self.device)]
         labels = torch.from_numpy(self.split.labels[indices]).to(self.device)
+        share = len(indices) // PROCESSES
+        part = slice(RANK * share, (RANK + 1) * share)
         if images.ndim == 2:
-            return images, nn.functional.one_hot(labels, len(self.config["classes"])).float()
+            return images[part], nn.functional.one_hot(labels[part], len(self.config["classes"])).float()
         images, targets = augment(images, labels, len(self.config["classes"]), self.policy, self.config["mean"],
                                   generator_for(self.seed, 2, step))
         size = self.sizes[step // self.steps_per_epoch * len(self.sizes) // self.epochs]
-        return to_input(images, self.config, size), targets
+        return to_input(images[part], self.config, size), targets[part]
 
     def step(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
-        """Update the weights once; return the loss, still on the device."""
+        """Update the weights once; return the loss of this process's part, still on the device."""
         rate = learning_rate(step, self.total_steps, self.warmup_steps, self.lr)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -186,7 +210,8 @@ class Training:
 
     def epoch(self, epoch: int) -> float:
         """Train for one epoch (from 0); return its mean loss. Raises UserError where the loss is no number."""
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_for(self.seed, 3, epoch))))  # dropout
+        key = (self.seed, 3, epoch) + ((RANK,) if RANK else ())  # no two processes drop the same
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_for(*key))))
         self.train_mode()
         order, losses, first = self.epoch_order(epoch), [], epoch * self.steps_per_epoch
         for i in progress(range(self.steps_per_epoch), self.steps_per_epoch, f"epoch {epoch + 1}"):
@@ -194,10 +219,10 @@ class Training:
             losses.append(self.step(*self.batch(chosen, first + i), first + i))
             if (i + 1) % CHECK_EVERY == 0 or i + 1 == self.steps_per_epoch:
                 self._check(losses, first)
-        return torch.stack(losses).double().mean().item()
+        return compute.mean(torch.stack(losses)).double().mean().item()
 
     def _check(self, losses: list[Tensor], first: int) -> None:
-        recent = torch.stack(losses[-CHECK_EVERY:])
+        recent = compute.mean(torch.stack(losses[-CHECK_EVERY:]))
         if not recent.isfinite().all():
             step = first + len(losses) - len(recent) + int(recent.isfinite().logical_not().int().argmax())
             rate = learning_rate(step, self.total_steps, self.warmup_steps, self.lr)
@@ -225,7 +250,7 @@ def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result
     saved = checkpoint.load() or {"epochs": 0, "history": [], "best": None}
     best, history, epochs = saved["best"], saved["history"], training.epochs
     if 0 < saved["epochs"] < epochs:
-        print(f"going on after epoch {saved['epochs']} of {epochs}, from {checkpoint.path}", flush=True)
+        say(f"going on after epoch {saved['epochs']} of {epochs}, from {checkpoint.path}")
         training.restore(saved["training"])
     labels = torch.from_numpy(validation.labels)
     for epoch in range(saved["epochs"], epochs):
@@ -236,8 +261,8 @@ def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result
         accuracy = (logits.argmax(1) == labels).double().mean().item()
         last_rate = training.optimizers[0].param_groups[0]["lr"]
         history.append([epoch + 1, last_rate, train_loss, loss, accuracy])
-        print(f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss {loss:.4f}, "
-              f"validation accuracy {accuracy:.2%}", flush=True)
+        say(f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss {loss:.4f}, "
+            f"validation accuracy {accuracy:.2%}")
         if best is None or accuracy > best["accuracy"]:
             best = {"epoch": epoch + 1, "accuracy": accuracy,
                     "state": {name: value.cpu() for name, value in copy.deepcopy(model.state_dict()).items()}}
@@ -255,7 +280,7 @@ def train_entry(stage: Stage, entry: dict, *, start: str, data: str, out: str) -
     """
     device = compute.setup()
     recipe, policy = stage.param(f"recipes.{entry['recipe']}"), stage.param(f"augment.{entry['augment']}")
-    lr, seed, precision = stage.param("lr"), stage.param("seed"), stage.param("precision")
+    lr, seed, precision = stage.param("lr"), stage.param("seed") + entry["seed"], stage.param("precision")
     folder = stage.dep(data)
     train, validation = load_split(folder / "train"), load_split(folder / "validation")
     model, config = load_model(stage.dep(start), classes=train.classes)
@@ -266,7 +291,7 @@ def train_entry(stage: Stage, entry: dict, *, start: str, data: str, out: str) -
     # A probe on stored features trains the head alone; the backbone that they came from joins it again below.
     on_features = train.images.ndim == 2
     trained = Classifier(nn.Identity(), model.head.in_features, len(train.classes)) if on_features else model
-    indices = stratified(train.labels, entry.get("fraction", 1.0), seed)
+    indices = stratified(train.labels, entry["fraction"], seed)
     with checkpoint_for(stage.label, stage.digest(*compute.identity(device), recipe["compile"] and compute.can_compile())) as checkpoint:
         training = Training(trained, config, train, indices, recipe=recipe, policy=policy, epochs=entry["epochs"],
                             lr=lr * entry["lr_scale"], sizes=entry["sizes"], seed=seed, precision=precision, device=device,

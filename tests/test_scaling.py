@@ -1,0 +1,296 @@
+"""The scaling curve: what its points, intervals, slopes and sentences say of rows whose figures are known."""
+
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import vl_convert
+from scipy import stats
+from test_graph import imported
+
+from tiny import ROOT
+from vitscale.files import UserError, read_yaml, write_csv, write_json
+from vitscale.params import check
+from vitscale.scaling import (Line, Point, compared, crossing, curves_of, drawing, findings, model_names, page, points, pool_seeds,
+                              slope, table)
+
+EXAMPLE = ROOT / "examples/scaling"
+PARAMS = read_yaml(EXAMPLE / "params.yaml")
+VIT, RESNET = Line("vit", "full"), Line("resnet18", "full")
+
+
+def point(images: int, *accuracies: float, line: Line = VIT, data: str = "cifar100", target_images: int = 1000, total: int = 1000) -> Point:
+    """Return a point whose seeds got exactly so many of `total` test images right, the first ones."""
+    correct = np.stack([np.arange(total) < round(accuracy * total) for accuracy in accuracies])
+    return Point(line, data if images else "—", images, target_images, ["row"] * len(accuracies), correct)
+
+
+def power(exponent: float, line: Line = VIT, scale: float = 1.0) -> list[Point]:
+    return [point(images, *(1 - scale * wobble * images**exponent for wobble in (0.99, 1.0, 1.01)), line=line, total=100_000)
+            for images in (1_000, 3_000, 10_000, 30_000)]
+
+
+# Which rows are one point
+
+
+def test_models_that_differ_in_their_seed_are_one():
+    vit = {"architecture": "vit", "dim": 8}
+    names = model_names({"a": vit | {"seed": 0}, "b": vit | {"seed": 1}, "c": {"architecture": "vit", "dim": 9, "seed": 0}, "d": {"seed": 2} | vit})
+    assert names == {"a": "a", "b": "a", "c": "c", "d": "a"}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Return a function that lays out what the stages leave for rows (start, protocol, target images, correct of 10)."""
+    params = {"models": {"vit": {"dim": 8, "seed": 0}, "vit-1": {"dim": 8, "seed": 1}, "resnet18": {"stem": "cifar", "seed": 0}},
+              "pretrain": {}, "rows": {}}
+
+    def lay_out(rows: dict, pretrain: dict = {}, swapped: str | None = None):
+        for name, (model, data, images) in pretrain.items():
+            params["pretrain"][name] = {"model": model, "data": data}
+            write_json(tmp_path / "starts" / name / "training.json", {"train_images": images})
+        for name, (start, protocol, images, right) in rows.items():
+            params["rows"][name] = {"start": start, "protocol": protocol}
+            write_json(tmp_path / "rows" / f"{name}.json", {"train_images": images})
+            classes = ["cat", "dog"] if name != swapped else ["dog", "cat"]
+            write_csv(tmp_path / "predictions" / f"{name}.csv", ["actual", "predicted"],
+                      [[classes[i % 2], classes[i % 2] if i < right else "frog"] for i in range(10)])
+        return points(params, tmp_path / "starts", tmp_path / "predictions", tmp_path / "rows")
+
+    return lay_out
+
+
+PRETRAIN = {"small": ("vit", "things", 30), "small-1": ("vit-1", "things", 30), "big": ("vit", "things", 100)}
+
+
+def test_points_of_rows(results):
+    """Seeds aren't joined, protocols, fractions or sets are, or another's weights count as ours."""
+    found = results({"a": ("small", "full", 50, 6), "a-1": ("small-1", "full", 50, 8), "p": ("small", "linear_probe", 50, 3),
+                     "b": ("big", "full", 50, 9), "b-few": ("big", "full", 5, 4), "s": ("vit-scratch", "full", 50, 2),
+                     "s-1": ("vit-1-scratch", "full", 50, 4), "r": ("resnet18-scratch", "full", 50, 1),
+                     "hub": ("deit", "full", 50, 10)}, PRETRAIN)
+    assert [(each.line.model, each.line.protocol, each.data, each.images, each.target_images, each.rows, each.accuracies.tolist())
+            for each in found] == [
+        ("resnet18", "full", "—", 0, 50, ["r"], [0.1]), ("vit", "full", "things", 100, 5, ["b-few"], [0.4]),
+        ("vit", "full", "—", 0, 50, ["s", "s-1"], [0.2, 0.4]), ("vit", "full", "things", 30, 50, ["a", "a-1"], [0.6, 0.8]),
+        ("vit", "full", "things", 100, 50, ["b"], [0.9]), ("vit", "linear_probe", "things", 30, 50, ["p"], [0.3])]
+    assert table(found)[3][:7] == ["vit", "full", "things", 30, 50, 2, pytest.approx(0.7)]
+
+
+def test_other_test_images_are_refused(results):
+    with pytest.raises(UserError, match="b was scored on other test images"):
+        results({"a": ("small", "full", 50, 6), "b": ("big", "full", 50, 6)}, PRETRAIN, swapped="b")
+
+
+# Intervals
+
+
+def test_intervals_cover_what_they_promise():
+    """Of draws of seeds and test images, fewer than 95% of the intervals hold the true accuracy, or far more do."""
+    rng, held, trials = np.random.default_rng(0), 0, 400
+    for _ in range(trials):
+        made = []
+        for images in (10, 100, 1000, 10_000):
+            hardness = rng.normal(size=500)
+            skills = 1.0 + 0.15 * rng.normal(size=3)
+            correct = skills[:, None] + hardness + rng.normal(size=(3, 500)) > 0
+            made.append(Point(VIT, "x", images, 1, ["a"] * 3, correct))
+        pool_seeds(made)
+        truth = stats.norm.cdf(1.0 / math.sqrt(2 + 0.15**2))
+        held += sum(abs(each.accuracy - truth) <= each.half for each in made)
+    assert 0.94 <= held / (4 * trials) <= 0.99
+
+
+def test_intervals_by_hand():
+    """Seeds aren't pooled over a line alone, or a line without repetitions gets another's variance."""
+    made = [point(10, 0.5, 0.52), point(100, 0.7), point(10, 0.4, line=RESNET)]
+    pool_seeds(made)
+    images = [1.959964 * math.sqrt(p * (1 - p) / 1000) for p in (0.5, 0.7, 0.4)]
+    variance = 2 * 0.01**2 / 1
+    t = stats.t.ppf(0.975, 1)
+    assert made[0].over_seeds == pytest.approx(t * math.sqrt(variance / 2)) and made[1].over_seeds == pytest.approx(t * math.sqrt(variance))
+    assert made[2].over_seeds == 0 and made[2].half == pytest.approx(images[2])
+    assert made[1].half == pytest.approx(math.hypot(images[1], made[1].over_seeds))
+
+
+def test_a_comparison_is_paired_over_test_images():
+    first, second = point(10, 0.6), point(10, 0.55)
+    gain, half = compared(first, second)
+    assert gain == pytest.approx(0.05) and half == pytest.approx(1.959964 * math.sqrt(0.05 * 0.95 / 1000))
+    first.over_seeds, second.over_seeds = 0.03, 0.04
+    assert compared(first, second)[1] == pytest.approx(math.hypot(half, 0.05)) and compared(second, first)[0] == pytest.approx(-0.05)
+
+
+# Slopes
+
+
+@pytest.mark.parametrize("exponent", [-0.3, -0.05, 0.1])
+def test_slope_is_the_exponent(exponent):
+    """The error's exponent isn't found, or the untrained start's point enters it."""
+    found = slope([point(0, 0.1), *power(exponent, scale=0.2)])
+    assert found.low < exponent < found.high and found.value == pytest.approx(exponent, abs=2e-3) and found.high - found.low < 0.02
+
+
+def test_slope_holds_the_truth_as_often_as_promised():
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(300):
+        curve = [point(images, *(1 - 0.5 * images**-0.1 * np.exp(0.03 * rng.normal(size=3))), total=100_000) for images in (1000, 3000, 10_000)]
+        found = slope(curve)
+        held += found.low < -0.1 < found.high
+    assert 0.9 <= held / 300 <= 0.99
+
+
+@pytest.mark.parametrize("curve", [[point(10, 0.5), point(100, 0.6, 0.7)], [point(0, 0.4), point(10, 0.5), point(100, 0.6)],
+                                   [point(10, 0.5), point(100, 0.9), point(1000, 1.0)]], ids=["two", "two and none", "no error"])
+def test_no_slope_where_there_can_be_none(curve):
+    assert slope(curve) is None
+
+
+# What is said
+
+
+def said_of(*lines: list[Point]) -> str:
+    made = [each for line in lines for each in line]
+    pool_seeds(made)
+    return "\n".join(findings(made))
+
+
+def test_sentences_follow_the_figures():
+    """A sentence claims a trend, a gain or a lead that the figures don't have."""
+    assert "the error falls as pretraining images are added; its slope in log-log is -0.200" in said_of(power(-0.2))
+    assert "the error rises" in said_of(power(0.1, scale=0.2))
+    flat = [point(images, 0.5, 0.6, 0.4) for images in (10, 100, 1000)]
+    assert "neither clearly falls nor rises" in said_of(flat)
+    assert "would give a slope" in said_of(flat[:2])
+    assert "pretraining on all 30,000 images gains against none (+" in said_of([point(0, 0.2, 0.2, total=100_000), *power(-0.2)])
+    assert "loses against none (-" in said_of([point(0, 0.95, 0.95, total=100_000), *power(-0.2)])
+    assert "makes no difference beyond the interval against none" in said_of([point(0, 0.5, 0.6, 0.4), *flat])
+
+
+def test_who_is_ahead():
+    """The lead is told other than the figures have it, or a change of it that isn't there."""
+    def of(line, *accuracies):
+        made = [point(images, accuracy, accuracy, line=line, total=10_000) for images, accuracy in zip((0, 100, 1000), accuracies)]
+        pool_seeds(made)
+        return made
+
+    [text] = crossing(of(RESNET, 0.5, 0.6, 0.7), of(VIT, 0.4, 0.6, 0.8), "full")
+    assert text == ("full, ahead beyond the interval at so many pretraining images: 0: resnet18; 100: neither; 1,000: vit. "
+                    "So the lead changes within what was measured.")
+    [text] = crossing(of(RESNET, 0.5, 0.6, 0.7), of(VIT, 0.4, 0.6, 0.7), "full")
+    assert text.endswith("So resnet18 is never behind, so no line overtakes the other within what was measured.")
+    [text] = crossing(of(RESNET, 0.5, 0.6, 0.7), of(VIT, 0.5, 0.6, 0.7), "full")
+    assert text.endswith("So the two can't be told apart.")
+    assert crossing(of(RESNET, 0.5)[:1], of(VIT, 0.5, 0.6)[1:], "full") == []
+    assert "ahead beyond" in said_of(of(RESNET, 0.5, 0.6, 0.7), of(VIT, 0.4, 0.6, 0.8))
+
+
+def test_curves_are_of_all_target_images_and_begin_with_nothing():
+    made = [point(0, 0.3), point(10, 0.5), point(10, 0.2, target_images=10), point(20, 0.6, data="other"), point(0, 0.3, line=RESNET)]
+    assert {key: [each.accuracy for each in curve] for key, curve in curves_of(made).items()} == {
+        (VIT, "cifar100"): [0.3, 0.5], (VIT, "other"): [0.3, 0.6]}
+
+
+PUBLISHED = {"famous": {"accuracy": 0.9464, "protocol": "full", "images": 1_281_167}}
+
+
+@pytest.fixture(scope="module")
+def made():
+    found = [point(0, 0.3, 0.32, total=100_000), *power(-0.1), point(30_000, 0.4, 0.42, target_images=10, total=100_000), *power(-0.05, RESNET)]
+    pool_seeds(found)
+    return found
+
+
+def test_page(made):
+    """A figure isn't on the page, or a published point passes for a measured one."""
+    text = page(made, PUBLISHED, "cifar10")
+    assert "| vit | full | — | 0 | 1,000 | 2 | 31.00% | ± " in text and "| vit | full | cifar100 | 30,000 | 10 | 2 | 41.00% |" in text
+    assert "(famous 94.64%): a course project's" in text and "outside 1,000 to 30,000 pretraining images" in text
+    assert "published" not in page(made, {}, "cifar10")
+    assert all(line in text for line in findings(made))
+
+
+def test_picture_draws_every_figure(made):
+    """A point or its interval is missing, lies elsewhere than its figures, or the log axis has no place for nothing."""
+    spec = drawing(made, PUBLISHED, "cifar10")
+    svg = vl_convert.vegalite_to_svg(spec)
+    assert svg == vl_convert.vegalite_to_svg(drawing(made, PUBLISHED, "cifar10"))
+    for words in ("none", "30,000", "1,281,167", "famous", "resnet18", "pretraining images", "cifar10 images, after pretraining on 30,000"):
+        assert f">{words}</text>" in svg, words
+    first, second = (panel["data"]["values"] for panel in spec["hconcat"])
+    assert len(first) == 9 and min(value["images"] for value in first) > 0
+    assert sorted((value["model"], value["images"]) for value in second) == [("resnet18", 1000), ("vit", 10), ("vit", 1000)]
+    for value in first + second:
+        [same] = {each.half for each in made if each.accuracy == value["accuracy"] and each.line.model == value["model"]}
+        assert value["high"] - value["accuracy"] == pytest.approx(same) and value["accuracy"] - value["low"] == pytest.approx(same)
+    assert len(drawing(made[:5], {}, "cifar10")["hconcat"]) == 1
+
+
+# The example
+
+
+def test_the_example_is_the_main_pipeline_with_a_stage_more():
+    """examples/scaling/dvc.yaml is the root's, but for its root, predictions outside git, and the stage `scaling`."""
+    main, example = ((ROOT / path).read_text().splitlines() for path in ("dvc.yaml", "examples/scaling/dvc.yaml"))
+    assert [(a, b) for a, b in zip(main, example) if a != b] == [
+        ("vars: [{root: ., pretrained_on: cifar100}]", "vars: [{root: ../.., pretrained_on: all}]"),
+        ("        - metrics/predictions/${key}.csv: {cache: false}", "        - metrics/predictions/${key}.csv")]
+    assert example[len(main)].strip() == "" and example[len(main) + 1] == "  scaling:"
+
+
+def test_code_dependencies_are_what_is_imported():
+    stage = read_yaml(EXAMPLE / "dvc.yaml")["stages"]["scaling"]
+    listed = {dep.replace("${root}/", "") for dep in stage["deps"] if dep.endswith(".py")}
+    assert listed == imported(ROOT / "stages/scaling.py") - {"src/vitscale/params.py"} | {"stages/scaling.py"}
+
+
+def test_the_example_is_what_the_study_asks_for():
+    """A fraction, a seed, a protocol or the second axis is missing, or points of a model differ in more than they should."""
+    check(PARAMS)
+    names = model_names(PARAMS["models"])
+    for model, seeds in (("vit", 3), ("resnet18", 2)):
+        entries = {name: entry for name, entry in PARAMS["pretrain"].items() if names[entry["model"]] == model}
+        assert sorted((entry["fraction"], entry["seed"]) for entry in entries.values()) == [
+            (fraction, seed) for fraction in (0.03, 0.1, 0.3, 1.0) for seed in range(seeds)]
+        rows = {name: row for name, row in PARAMS["rows"].items() if row["start"] in entries or names.get(row["start"].removesuffix("-scratch")) == model}
+        asked = [(row["protocol"], row["fraction"], entries.get(row["start"], {"fraction": 0})["fraction"], row["seed"]) for row in rows.values()]
+        assert sorted(asked) == sorted([(protocol, 1.0, fraction, seed) for protocol in ("full", "linear_probe")
+                                        for fraction in (0, 0.03, 0.1, 0.3, 1.0) for seed in range(seeds)]
+                                       + [("full", fraction, 1.0, seed) for fraction in (0.01, 0.1) for seed in range(seeds)])
+        for group in (entries.values(), [row for row in rows.values() if row["protocol"] == "full"],
+                      [row for row in rows.values() if row["protocol"] == "linear_probe"]):
+            alike = [{key: value for key, value in entry.items() if key not in ("model", "start", "inputs", "fraction", "seed")} for entry in group]
+            assert all(each == alike[0] for each in alike)
+        for entry in [*entries.values(), *rows.values()]:  # a seed is that of the weights too
+            start = entry.get("model") or PARAMS["pretrain"].get(entry["start"], {"model": entry["start"].removesuffix("-scratch")})["model"]
+            assert PARAMS["models"][start]["seed"] == entry["seed"]
+
+
+def test_the_stage_runs(tmp_path, made):
+    """The stage uses something that dvc.yaml doesn't list, or leaves other files than it says."""
+    folder = tmp_path / "examples/scaling"
+    folder.mkdir(parents=True)
+    for name in ("src", "stages"):
+        os.symlink(ROOT / name, tmp_path / name)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(EXAMPLE / name, folder)
+    sizes = {start: round(47_500 * entry["fraction"]) for start, entry in PARAMS["pretrain"].items()}
+    for start, images in sizes.items():
+        write_json(folder / "models/start" / start / "training.json", {"train_images": images})
+    for number, (name, row) in enumerate(PARAMS["rows"].items()):
+        write_json(folder / f"metrics/rows/{name}.json", {"train_images": round(47_500 * row["fraction"])})
+        right = 50 + number % 7
+        write_csv(folder / f"metrics/predictions/{name}.csv", ["actual", "predicted"],
+                  [[i % 10, i % 10 if i < right else "x"] for i in range(100)])
+    done = subprocess.run([sys.executable, "../../stages/scaling.py"], cwd=folder, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    lines = (folder / "metrics/scaling.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * (5 + 5 + 2) and (folder / "metrics/scaling.svg").read_text().startswith("<svg")
+    text = (folder / "metrics/scaling.md").read_text()
+    assert re.search(r"\| vit \| full \| cifar100 \| 1,425 \| 47,500 \| 3 \|", text) and "(scaling.svg)" in text
+    assert sorted(path.name for path in (folder / "metrics").glob("*.*")) == ["scaling.csv", "scaling.md", "scaling.svg"]
