@@ -294,16 +294,16 @@ def test_deit_tiny(monkeypatch):
 LINES = re.findall(r"^    (dvc exp run -S '\+weights\.(\S+?)=.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
 
 
-def few_images(mirror: Path) -> dict:
-    """Put a folder of 24 images into a mirror; return its entry of `download`."""
+def few_images(mirror: Path, name: str = "few", image_size: int = 32) -> dict:
+    """Put a folder of 24 images of 32 px into a mirror; return its entry of `download`."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 4)):
         for label in ("0", "1"):
-            (mirror / "few" / split / label).mkdir(parents=True)
+            (mirror / name / split / label).mkdir(parents=True)
             for i in range(count):
-                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(mirror / "few" / split / label / f"{i}.png")
-    entry = {"source": "imagefolder", "image_size": 32}
-    return entry | {"sha256": {split: write_split(open_source("few", entry), split, mirror / "written") for split in ("train", "test")}}
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(mirror / name / split / label / f"{i}.png")
+    entry = {"source": "imagefolder", "image_size": image_size}
+    return entry | {"sha256": {split: write_split(open_source(name, entry), split, mirror / "written") for split in ("train", "test")}}
 
 
 @pytest.mark.parametrize(("line", "start"), LINES, ids=[start for _, start in LINES])
@@ -321,6 +321,22 @@ def test_the_readmes_line_adds_a_start_and_its_rows(mirror, tmp_path, line, star
     config = json.loads((folder / f"models/finetuned/{start}-probe/config.json").read_text())
     assert config["image_size"] == 224 and config["classes"] == ["0", "1"]
     assert "up to date" in run("dvc", "status", cwd=folder).stdout
+
+
+def test_the_readmes_line_pretrains_on_imagenet100(mirror, tmp_path):
+    """The line of the README doesn't run on a folder of images, or its first run doesn't say what to paste."""
+    [line] = re.findall(r"^    (dvc exp run -S '\+download\.imagenet100=.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert "epochs: 200" in line and "batch_size: 256" in line and "patch_size: 16" in line and "sizes: [224]" in line
+    found = few_images(mirror, "imagenet100", 224)["sha256"]
+    folder = tiny(tmp_path / "repo", augment=read_yaml(ROOT / "params.yaml")["augment"], pretrain={}, rows={})
+    small = line.replace("batch_size: 256", "batch_size: 4").replace("epochs: 200", "epochs: 1").replace("warmup_epochs: 5", "warmup_epochs: 0")
+    first = run("bash", "-c", small.replace("compile: true", "compile: false"), cwd=folder, check=False)
+    assert first.returncode and all(value in first.stderr for value in found.values())
+    params = folder / "params.yaml"
+    write_params(folder, download=read_yaml(params)["download"] | {"imagenet100": {"source": "imagefolder", "image_size": 224, "sha256": found}})
+    run("dvc", "repro", "-q", "pretrain@vit_16-imagenet100", cwd=folder)
+    config = json.loads((folder / "models/start/vit_16-imagenet100/config.json").read_text())
+    assert (config["image_size"], config["patch_size"], config["classes"]) == (224, 16, ["0", "1"])
 
 
 def test_every_published_start_has_its_line():
