@@ -1,7 +1,7 @@
 """A training's state after each epoch, outside the workspace, so that a killed stage goes on wherever it is run again.
 
 `VITSCALE_CHECKPOINTS` names the folder (default: ~/.cache/vitscale/checkpoints). A file's name holds the hash of all
-that decides the result, so a state is only ever found by the very same training.
+that decides the result but the number of processes, so a state is only ever found by the very same training.
 """
 
 import hashlib
@@ -56,6 +56,8 @@ def checkpoint_for(stage: str, key: str):
     path = folder / f"{stage}-{key[:32]}.pt"
     with locked(path.with_suffix(".lock")):
         yield Checkpoint(path)
+    if RANK:
+        return
     for old in folder.glob("*.pt*"):
         if time.time() - old.stat().st_mtime > KEEP_DAYS * 86_400:
             old.unlink(missing_ok=True)

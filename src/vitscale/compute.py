@@ -53,10 +53,9 @@ def setup() -> torch.device:
         if not threads.isdecimal() or int(threads) < 1:
             raise UserError(f"VITSCALE_THREADS={threads}: give a number of CPU threads, 1 or more")
         torch.set_num_threads(int(threads))
-    available = "cpu"
-    if torch.cuda.is_available():
-        available = f"cuda:{os.environ['LOCAL_RANK']}" if PROCESSES > 1 else claim_cuda()
-    name = os.environ.get("VITSCALE_DEVICE") or available
+    name = os.environ.get("VITSCALE_DEVICE") or ("cuda" if PROCESSES > 1 else claim_cuda() if torch.cuda.is_available() else "cpu")
+    if PROCESSES > 1 and name == "cuda":
+        name = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -130,7 +129,8 @@ def can_compile() -> bool:
 def identity(device: torch.device) -> tuple:
     """Return what, beside code, parameters and inputs, decides a training's bytes: versions, device, a CPU's thread count.
 
-    How many processes share it counts too, but only in the last digits, and is left out: what one began two can end.
+    How many processes share it is left out, so that two can end what one began, with the same thread count on a CPU. It
+    decides the last digits, and with dropout what is dropped.
     """
     if device.type == "cuda":
         return torch.__version__, device.type, torch.cuda.get_device_name(device), has_native_bfloat16(device)

@@ -13,7 +13,8 @@ import yaml
 
 
 # torchrun starts several processes for one stage and numbers them; a process started otherwise is the only one, number 0.
-RANK, PROCESSES = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+PROCESSES = int(os.environ.get("WORLD_SIZE", 1))
+RANK = int(os.environ["RANK"]) if PROCESSES > 1 else 0
 
 
 class UserError(Exception):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitscale import params
-from vitscale.files import RANK, UserError, digest, locked, read_yaml
+from vitscale.files import PROCESSES, RANK, UserError, digest, locked, read_yaml
 
 STATE = Path(".vitscale")  # partial outputs and locks: same file system as the outputs, ignored by git and DVC
 TIMINGS = Path("timings.csv")  # end, stage, seconds, CPU seconds; ignored too, since no two runs take equally long
@@ -121,7 +121,8 @@ def run(main: Callable[[Stage], None], script: str) -> None:
     try:
         stage = Stage(Path(script).stem, sys.argv[1] if len(sys.argv) > 1 else None)
         with locked(STATE / "locks" / stage.label):
-            shutil.rmtree(stage.partial, ignore_errors=True)
+            for old in [stage.partial, *(stage.partial.parent.glob(f"{stage.label}.*") if PROCESSES == 1 else [])]:
+                shutil.rmtree(old, ignore_errors=True)
             try:
                 main(stage)
                 stage.finish()
