@@ -53,9 +53,10 @@ def setup() -> torch.device:
         if not threads.isdecimal() or int(threads) < 1:
             raise UserError(f"VITSCALE_THREADS={threads}: give a number of CPU threads, 1 or more")
         torch.set_num_threads(int(threads))
-    name = os.environ.get("VITSCALE_DEVICE") or ("cuda" if PROCESSES > 1 else claim_cuda() if torch.cuda.is_available() else "cpu")
-    if PROCESSES > 1 and name == "cuda":
-        name = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
+    name = os.environ.get("VITSCALE_DEVICE")
+    if PROCESSES > 1 and torch.cuda.is_available() and name in (None, "", "cuda"):
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    name = name or (claim_cuda() if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
