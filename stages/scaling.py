@@ -15,7 +15,7 @@ from vitscale.stage import Stage, run
 def main(stage: Stage) -> None:
     params = {name: stage.param(name) for name in ("models", "pretrain", "rows")}
     published, target = stage.param("published"), stage.param("target")
-    found = points(params, stage.dep("models/start"), stage.dep("metrics/predictions"), stage.dep("metrics/rows"))
+    found = points(params, stage.dep("data/prepared"), stage.dep("metrics/predictions"), stage.dep("metrics/rows"))
     text = page(found, published, target)
     write_bytes(stage.out("metrics/scaling.md"), text.encode())
     write_bytes(stage.out("metrics/scaling.svg"), vl_convert.vegalite_to_svg(drawing(found, published, target)).encode())

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from vitscale import checkpoint as checkpoint_module
 from vitscale import compute, train
-from vitscale.arrays import Split, SplitWriter, load_split
+from vitscale.arrays import Split, SplitWriter, load_split, stratified
 from vitscale.augment import generator_for
 from vitscale.checkpoint import Checkpoint, checkpoint_for
 from vitscale.files import UserError
 from vitscale.inference import predict
 from vitscale.models import build, to_input
-from vitscale.train import Muon, Training, fit, learning_rate, parameter_groups, stratified
+from vitscale.train import Muon, Training, fit, learning_rate, parameter_groups
 
 CPU = torch.device("cpu")
 STATISTICS = {"mean": [0.5, 0.5, 0.5], "std": [0.3, 0.3, 0.3]}

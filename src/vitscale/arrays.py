@@ -34,6 +34,13 @@ def load_split(folder: Path) -> Split:
         raise UserError(f"{folder} holds no usable split ({error}); `dvc checkout` brings outputs back") from error
 
 
+def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Return the sorted indices of a fraction of each class, at least one image; a smaller share lies in a larger."""
+    rng = np.random.default_rng(seed)
+    members = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    return np.sort(np.concatenate([each[:max(1, round(fraction * len(each)))] for each in members]))
+
+
 class SplitWriter:
     """Writes a split of known size batch by batch, without ever holding all of it."""
 

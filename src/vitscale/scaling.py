@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from vitscale.arrays import load_split, stratified
 from vitscale.files import UserError
 from vitscale.metrics import Z95
 from vitscale.summary import read_table
@@ -61,21 +62,17 @@ def common(entry: dict) -> dict:
     return {name: value for name, value in entry.items() if name not in VARIED}
 
 
-def training_images(folder: Path) -> int:
-    """Return how many images a model was trained on, 0 for untrained weights."""
-    path = folder / "training.json"
-    return json.loads(path.read_text())["train_images"] if path.exists() else 0
-
-
-def points(params: dict, starts: Path, predictions: Path, scores: Path) -> list[Point]:
-    """Return the points of all rows whose start is one of ours, from the folders of starts, predictions and metrics.
+def points(params: dict, prepared: Path, predictions: Path, scores: Path) -> list[Point]:
+    """Return the points of all rows whose start is one of ours, from the folders of prepared data, predictions and metrics.
 
     `params` has `models`, `pretrain` and `rows`. Raises UserError where a row's test images aren't those of the others, or
     rows of one point differ in more than their seeds, or not in those.
     """
     names, pretrain = model_names(params["models"]), params["pretrain"]
-    of_start = {f"{model}-scratch": (names[model], "") for model in params["models"]} | {
-        start: (names[entry["model"]], entry["data"]) for start, entry in pretrain.items()}
+    of_start = {f"{model}-scratch": (names[model], "", 0) for model in params["models"]}
+    for start, entry in pretrain.items():
+        images = len(stratified(load_split(prepared / entry["data"] / "train").labels, entry["fraction"], entry["seed"]))
+        of_start[start] = names[entry["model"]], entry["data"], images
     groups, alike, asked = defaultdict(list), {}, None
     for row, entry in params["rows"].items():
         if entry["start"] not in of_start:
@@ -85,9 +82,8 @@ def points(params: dict, starts: Path, predictions: Path, scores: Path) -> list[
         asked = asked or actual
         if actual != asked:
             raise UserError(f"{row} was scored on other test images than the rows before it; run `dvc repro`")
-        model, data = of_start[entry["start"]]
-        key = (model, entry["protocol"], data, training_images(starts / entry["start"]),
-               json.loads((scores / f"{row}.json").read_text())["train_images"])
+        model, data, images = of_start[entry["start"]]
+        key = model, entry["protocol"], data, images, json.loads((scores / f"{row}.json").read_text())["train_images"]
         rest = common(entry), common(pretrain.get(entry["start"], {}))
         first, wanted = alike.setdefault(key, (row, rest))
         seeds = [params["rows"][other]["seed"] for other, _ in groups[key]]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vitscale import compute
-from vitscale.arrays import Split, load_split
+from vitscale.arrays import Split, load_split, stratified
 from vitscale.augment import augment, generator_for
 from vitscale.checkpoint import Checkpoint, checkpoint_for
 from vitscale.files import PROCESSES, RANK, UserError, write_csv, write_json
@@ -106,13 +106,6 @@ def make_optimizers(model: nn.Module, recipe: dict) -> list[torch.optim.Optimize
         if matrices:  # there are none in a ResNet, or under a probe
             optimizers.append(Muon(matrices, lr=0.0, weight_decay=recipe["weight_decay"], momentum=recipe["momentum"]))
     return [*optimizers, torch.optim.AdamW(groups, betas=(0.9, recipe["beta2"]), fused=True)]
-
-
-def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return the sorted indices of a fraction of each class, at least one image; a smaller share lies in a larger."""
-    rng = np.random.default_rng(seed)
-    members = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
-    return np.sort(np.concatenate([each[:max(1, round(fraction * len(each)))] for each in members]))
 
 
 def on_device(images: np.ndarray, device: torch.device) -> Tensor:
