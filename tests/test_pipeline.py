@@ -249,7 +249,7 @@ def test_diverging_training_says_step_and_rate(copy):
     result = run("dvc", "repro", cwd=copy, check=False)
     assert result.returncode != 0
     [line] = [line for line in result.stderr.splitlines() if line.startswith("error:")]
-    assert "at step 1 (learning rate 7.5e+29)" in line  # the second of four steps, a quarter of the cosine
+    assert "at step 1 (learning rate 9.33e+29)" in line  # the second of six steps, a sixth of the cosine
     assert not (copy / "models/start/vit-digits").exists()
     assert (copy / "models/finetuned/vit-digits/model.safetensors").exists()
 
