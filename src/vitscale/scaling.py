@@ -15,7 +15,7 @@ from scipy import stats
 from vitscale.arrays import load_split, stratified
 from vitscale.files import UserError
 from vitscale.metrics import Z95
-from vitscale.summary import read_table
+from vitscale.summary import hits
 
 VARIED = ("model", "start", "inputs", "seed")  # what entries of one point may differ in, beside their names
 
@@ -45,6 +45,15 @@ class Point:
     def half(self) -> float:
         return math.hypot(over_images(self.correct.mean(0)), self.over_seeds)
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        return self.accuracy - self.half, self.accuracy + self.half
+
+    @property
+    def pool(self) -> tuple[str, str, int]:
+        """What points have in common whose variance over seeds is taken to be the same."""
+        return self.model, self.protocol, self.target_images
+
 
 def over_images(values: np.ndarray) -> float:
     """Return half the 95% interval of the mean of a value a test image, over other test images."""
@@ -70,15 +79,15 @@ def points(params: dict, prepared: Path, predictions: Path, scores: Path) -> lis
     """
     names, pretrain = model_names(params["models"]), params["pretrain"]
     of_start = {f"{model}-scratch": (names[model], "", 0) for model in params["models"]}
+    labels = {data: load_split(prepared / data / "train").labels for data in {entry["data"] for entry in pretrain.values()}}
     for start, entry in pretrain.items():
-        images = len(stratified(load_split(prepared / entry["data"] / "train").labels, entry["fraction"], entry["seed"]))
+        images = len(stratified(labels[entry["data"]], entry["fraction"], entry["seed"]))
         of_start[start] = names[entry["model"]], entry["data"], images
     groups, alike, asked = defaultdict(list), {}, None
     for row, entry in params["rows"].items():
         if entry["start"] not in of_start:
             continue  # weights that others trained
-        table = read_table(predictions / f"{row}.csv")
-        actual = [line["actual"] for line in table]
+        actual, correct = hits(predictions / f"{row}.csv")
         asked = asked or actual
         if actual != asked:
             raise UserError(f"{row} was scored on other test images than the rows before it; run `dvc repro`")
@@ -89,7 +98,7 @@ def points(params: dict, prepared: Path, predictions: Path, scores: Path) -> lis
         seeds = [params["rows"][other]["seed"] for other, _ in groups[key]]
         if rest != wanted or entry["seed"] in seeds:
             raise UserError(f"rows.{row} and rows.{first} would be one point of the curve and must differ in their seeds, and only in those")
-        groups[key].append((row, np.array([line["actual"] == line["predicted"] for line in table])))
+        groups[key].append((row, correct))
     found = [Point(*key, [row for row, _ in group], np.stack([correct for _, correct in group])) for key, group in groups.items()]
     pool_seeds(found)
     return sorted(found, key=lambda point: (point.model, point.protocol, point.target_images, point.data, point.images))
@@ -103,13 +112,11 @@ def pool_seeds(found: list[Point]) -> None:
     """
     squares, freedom = defaultdict(float), defaultdict(int)
     for point in found:
-        key = point.model, point.protocol, point.target_images
-        squares[key] += float(((point.correct.mean(1) - point.accuracy) ** 2).sum())
-        freedom[key] += len(point.rows) - 1
+        squares[point.pool] += float(((point.correct.mean(1) - point.accuracy) ** 2).sum())
+        freedom[point.pool] += len(point.rows) - 1
     for point in found:
-        key = point.model, point.protocol, point.target_images
-        if free := freedom[key]:
-            point.over_seeds = float(stats.t.ppf(0.975, free)) * math.sqrt(squares[key] / free / len(point.rows))
+        if free := freedom[point.pool]:
+            point.over_seeds = float(stats.t.ppf(0.975, free)) * math.sqrt(squares[point.pool] / free / len(point.rows))
 
 
 def compared(first: Point, second: Point) -> tuple[float, float]:
@@ -186,7 +193,7 @@ def crossing(first: list[Point], second: list[Point], name: str) -> str:
 def table(found: list[Point]) -> list[list]:
     """Return (model, protocol, pretrained_on, images, target_images, seeds, accuracy, ci95_low, ci95_high) of every point."""
     return [[point.model, point.protocol, point.data, point.images, point.target_images, len(point.rows), point.accuracy,
-             point.accuracy - point.half, point.accuracy + point.half] for point in found]
+             *point.interval] for point in found]
 
 
 def page(found: list[Point], published: dict, target: str) -> str:
@@ -239,8 +246,8 @@ def drawing(found: list[Point], published: dict, target: str) -> dict:
 
 
 def figures(point: Point) -> dict:
-    return {"model": point.model, "protocol": point.protocol, "accuracy": point.accuracy,
-            "low": point.accuracy - point.half, "high": point.accuracy + point.half}
+    low, high = point.interval
+    return {"model": point.model, "protocol": point.protocol, "accuracy": point.accuracy, "low": low, "high": high}
 
 
 def panel(values: list[dict], x_title: str, y_title: str | None, ticks: list[float], labels: str, width: int) -> dict:

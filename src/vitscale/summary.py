@@ -37,12 +37,18 @@ def control_of(row: str, rows: dict, pretrain: dict, more_epochs: bool = False) 
     return next((name for name, other in rows.items() if other == wanted), None)
 
 
+def hits(path: Path) -> tuple[list[str], np.ndarray]:
+    """Return each test image's class from a row's predictions, and whether the row got it right."""
+    lines = read_table(path)
+    return [line["actual"] for line in lines], np.array([line["actual"] == line["predicted"] for line in lines])
+
+
 def gain(row: str, control: str, predictions: Path) -> tuple[float, float]:
     """Return how much more accurate a row is than its control on the same test images, and half the 95% interval."""
-    first, second = (read_table(predictions / f"{name}.csv") for name in (row, control))
-    if [line["actual"] for line in first] != [line["actual"] for line in second]:
+    (asked, first), (also, second) = (hits(predictions / f"{name}.csv") for name in (row, control))
+    if asked != also:
         raise UserError(f"{row} and {control} were scored on different test images; run `dvc repro`")
-    return paired_difference(*(np.array([line["actual"] == line["predicted"] for line in table]) for table in (first, second)))
+    return paired_difference(first, second)
 
 
 def summarise(rows: dict, pretrain: dict, weights: dict, published: dict, target: str, scores: Path, predictions: Path) -> str:
