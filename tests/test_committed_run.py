@@ -9,14 +9,14 @@ from tiny import ROOT
 from vitscale.files import read_yaml
 from vitscale.stage import find
 
-PIPELINES = [ROOT, ROOT / "examples/digits"]
+PIPELINES = [ROOT, ROOT / "examples/digits", ROOT / "examples/scaling"]
 
 
 def stages(folder: Path):
     return read_yaml(folder / "dvc.lock")["stages"].items()
 
 
-@pytest.mark.parametrize("folder", PIPELINES, ids=["study", "digits"])
+@pytest.mark.parametrize("folder", PIPELINES, ids=["study", "digits", "scaling"])
 def test_lock_holds_the_committed_code_parameters_and_metrics(folder):
     """What `dvc status` says of code, parameters and files in git, without the data it would need for the rest."""
     seen = 0
@@ -31,13 +31,13 @@ def test_lock_holds_the_committed_code_parameters_and_metrics(folder):
     assert seen > 100
 
 
-@pytest.mark.parametrize("folder", PIPELINES, ids=["study", "digits"])
+@pytest.mark.parametrize("folder", PIPELINES, ids=["study", "digits", "scaling"])
 def test_every_entry_has_been_run(folder):
     params, names = read_yaml(folder / "params.yaml"), {name for name, _ in stages(folder)}
     sections = {"download": "download", "prepare": "prepare", "init": "models", "weights": "weights", "pretrain": "pretrain",
-                "features": "features", "finetune": "rows",
-                "evaluate": "rows"}
-    assert names == {f"{stage}@{key}" for stage, section in sections.items() for key in params[section]} | {"compare"}
+                "features": "features", "finetune": "rows", "evaluate": "rows"}
+    single = set(read_yaml(folder / "dvc.yaml")["stages"]) - set(sections)
+    assert "compare" in single and names == {f"{stage}@{key}" for stage, section in sections.items() for key in params[section]} | single
 
 
 def test_readme_shows_the_committed_table():
