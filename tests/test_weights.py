@@ -308,21 +308,15 @@ def few_images(mirror: Path, name: str = "few", image_size: int = 32) -> dict:
 
 @pytest.mark.parametrize(("line", "start"), LINES, ids=[start for _, start in LINES])
 def test_the_readmes_line_adds_a_start_and_its_rows(mirror, tmp_path, line, start):
-    """A line of the README doesn't run where the weights can be had, or its rows don't stand beside the published figures.
-
-    ViT-B/16's runs as the README has it for a CPU, without its last `-S`: its full fine-tuning took half a minute here.
-    """
-    full = start.startswith("resnet18")
-    if not full:
-        line = line.rpartition(" -S ")[0]
+    """A line of the README doesn't run where the weights can be had, or its rows don't stand beside the published figures."""
     params = read_yaml(ROOT / "params.yaml")
     entry, _ = served_by_torchvision(mirror, re.search(r"name: (\w+\.\w+)", line)[1])
     folder = tiny(tmp_path / "repo", target="few", download={"few": few_images(mirror)}, prepare={"few": {"validation": 0.25}}, pretrain={},
                   rows={}, **{section: params[section] for section in ("augment", "recipes", "published")})
-    one_epoch = f" -S rows.{start}.epochs=1 -S rows.{start}.sizes=[32]" if full else ""
+    one_epoch = f" -S rows.{start}.epochs=1 -S rows.{start}.sizes=[32]"
     run("bash", "-c", re.sub("sha256: [0-9a-f]+", f"sha256: '{entry['sha256']}'", line) + one_epoch, cwd=folder)
     table, published = (folder / "metrics/summary.md").read_text(), params["published"][f"{start}-probe"]["accuracy"]
-    assert bool(re.search(rf"\| {start} \| \S+M \| imagenet1k \| full \| \d", table)) == full
+    assert re.search(rf"\| {start} \| \S+M \| imagenet1k \| full \| \d", table)
     assert re.search(rf"\| {start}-probe \| \S+M \| imagenet1k \| linear_probe \| \d.*\| {published:.2%} \|", table)
     config = json.loads((folder / f"models/finetuned/{start}-probe/config.json").read_text())
     assert config["image_size"] == 224 and config["classes"] == ["0", "1"]
