@@ -5,6 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, which reads it then
+    os.environ["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+
 from tiny import PARAMS, hub_entry, run, undisturbed
 
 ROOT = Path(__file__).resolve().parents[1]

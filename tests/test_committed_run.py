@@ -19,7 +19,7 @@ def stages(folder: Path):
 @pytest.mark.parametrize("folder", PIPELINES, ids=["study", "digits", "scaling"])
 def test_lock_holds_the_committed_code_parameters_and_metrics(folder):
     """What `dvc status` says of code, parameters and files in git, without the data it would need for the rest."""
-    seen = 0
+    seen, params = 0, read_yaml(folder / "params.yaml")
     for name, stage in stages(folder):
         for entry in stage["deps"] + stage["outs"]:
             path = folder / entry["path"]
@@ -27,7 +27,7 @@ def test_lock_holds_the_committed_code_parameters_and_metrics(folder):
                 assert hashlib.md5(path.read_bytes()).hexdigest() == entry["md5"], f"{name}: {entry['path']} is not what the run had"
                 seen += 1
         for dotted, value in stage.get("params", {}).get("params.yaml", {}).items():
-            assert find(read_yaml(folder / "params.yaml"), dotted) == value, f"{name}: {dotted} is not what the run had"
+            assert find(params, dotted) == value, f"{name}: {dotted} is not what the run had"
     assert seen > 100
 
 
