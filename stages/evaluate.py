@@ -5,13 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
-import json
-
 from vitscale import compute
 from vitscale.arrays import load_split
-from vitscale.files import UserError, write_csv, write_json
+from vitscale.files import UserError, write_csv, write_metrics
 from vitscale.inference import predict
-from vitscale.metrics import confusion, per_class, scores
+from vitscale.metrics import by_class, confusion, per_class, scores
 from vitscale.models import count_macs, count_parameters, load_model
 from vitscale.stage import Stage, run
 
@@ -27,14 +25,11 @@ def main(stage: Stage) -> None:
     logits = predict(model.to(device), config, split, stage.param("precision"), device).numpy()
     predicted, classes = logits.argmax(1), split.classes
     counts = confusion(split.labels, predicted, len(classes))
-    write_json(stage.out(f"metrics/rows/{row}.json"), scores(logits, split.labels) | {
-        "parameters": count_parameters(model), "macs": count_macs(config)} | json.loads((folder / "training.json").read_text()))
+    write_metrics(stage.out(f"metrics/rows/{row}.json"), scores(logits, split.labels) | {
+        "parameters": count_parameters(model), "macs": count_macs(config), **per_class(counts),
+        **by_class(split.labels, predicted, classes)})
     write_csv(stage.out(f"metrics/confusion/{row}.csv"), ["actual", "predicted", "count"],
               [[a, p, counts[i, j]] for i, a in enumerate(classes) for j, p in enumerate(classes)])
-    write_csv(stage.out(f"metrics/classes/{row}.csv"), ["class", "precision", "recall", "f1"],
-              [[name, *values] for name, values in zip(classes, per_class(counts))])
-    write_csv(stage.out(f"metrics/predictions/{row}.csv"), ["actual", "predicted"],
-              [[classes[a], classes[p]] for a, p in zip(split.labels, predicted)])
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
+from vitscale.entry import train_entry
 from vitscale.stage import Stage, run
-from vitscale.train import train_entry
 
 
 def main(stage: Stage) -> None:

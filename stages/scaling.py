@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code
 
 import vl_convert
 
-from vitscale.files import write_bytes, write_csv
+from vitscale.files import write_bytes, write_metrics
 from vitscale.scaling import drawing, page, points, table
 from vitscale.stage import Stage, run
 
@@ -15,12 +15,11 @@ from vitscale.stage import Stage, run
 def main(stage: Stage) -> None:
     params = {name: stage.param(name) for name in ("models", "pretrain", "rows")}
     published, target = stage.param("published"), stage.param("target")
-    found = points(params, stage.dep("data/prepared"), stage.dep("metrics/predictions"), stage.dep("metrics/rows"))
+    found = points(params, stage.dep("data/prepared"), stage.dep("metrics/rows"), stage.dep("metrics/history"))
     text = page(found, published, target)
     write_bytes(stage.out("metrics/scaling.md"), text.encode())
     write_bytes(stage.out("metrics/scaling.svg"), vl_convert.vegalite_to_svg(drawing(found, published, target)).encode())
-    write_csv(stage.out("metrics/scaling.csv"), ["model", "protocol", "pretrained_on", "images", "target_images", "seeds",
-                                                 "accuracy", "ci95_low", "ci95_high"], table(found))
+    write_metrics(stage.out("metrics/scaling.json"), table(found))
     print(text)
 
 

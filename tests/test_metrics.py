@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from vitscale.files import UserError, write_csv, write_json
-from vitscale.metrics import confusion, expected_calibration_error, paired_difference, per_class, scores, wilson
-from vitscale.summary import accuracy_table, control_of, curves, gain, summarise
+from vitscale.files import UserError, write_json, write_metrics
+from vitscale.metrics import by_class, confusion, expected_calibration_error, hits, paired_difference, per_class, scores, wilson
+from vitscale.summary import accuracy_table, control_of, curves, gain, leftovers, summarise
 
 
 def answers(count: int = 500, classes: int = 7, never: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -71,8 +71,8 @@ def test_per_class_equals_scikit_learns(case):
         labels = np.where(labels == 3, 4, labels)
     found = per_class(confusion(labels, predicted, 7))
     wanted = sklearn_metrics.precision_recall_fscore_support(labels, predicted, labels=range(7), zero_division=0)[:3]
-    assert np.allclose(np.array(found).T, wanted)
-    assert all(type(value) is float for line in found for value in line)
+    assert list(found) == ["precision", "recall", "f1"] and np.allclose(np.array(list(found.values())), wanted)
+    assert all(type(value) is float for values in found.values() for value in values)
 
 
 @pytest.mark.parametrize(("correct", "total", "low", "high"), [
@@ -158,23 +158,26 @@ PUBLISHED = {"vit-a": {"accuracy": 0.65, "protocol": "full"}, "vit-a-probe": {"a
              "famous": {"accuracy": 0.9464, "protocol": "linear_probe"}}
 
 
+def write_scores(path: Path, labels: np.ndarray, right: int) -> None:
+    """Write the metrics of a row that has so many of the test images right, the first ones."""
+    predicted = np.where(np.arange(len(labels)) < right, labels, (labels + 1) % 8)
+    low, high = wilson(right, len(labels))
+    write_metrics(path, {"accuracy": right / len(labels), "ci95_low": low, "ci95_high": high, "parameters": 1_234_567,
+                         **by_class(labels, predicted, list("abcdefgh"))})
+
+
 @pytest.fixture
 def results(tmp_path) -> Path:
     """Return a folder with scores and predictions of two rows, one row not run, and files of rows long gone."""
-    actual = list("abcdefgh" * 5)
     for name, right in (("vit-a", 30), ("vit-scratch", 20), ("stray", 40)):
-        predicted = [label if i < right else "z" for i, label in enumerate(actual)]
-        write_csv(tmp_path / f"predictions/{name}.csv", ["actual", "predicted"], list(zip(actual, predicted)))
-        low, high = wilson(right, 40)
-        write_json(tmp_path / f"scores/{name}.json",
-                   {"accuracy": right / 40, "ci95_low": low, "ci95_high": high, "parameters": 1_234_567})
+        write_scores(tmp_path / f"scores/{name}.json", np.arange(40) % 8, right)
     write_json(tmp_path / "scores/famous.json", {"accuracy": 1.0, "ci95_low": 1.0, "ci95_high": 1.0, "parameters": 1})
     return tmp_path
 
 
 def table_of(results: Path, rows: dict = ROWS, published: dict = PUBLISHED) -> dict[str, list[str]]:
     """Return the summary's cells by row, without the header."""
-    text = summarise(rows, PRETRAIN, {"hub": {"data": "imagenet"}}, published, "dataset-b", results / "scores", results / "predictions")
+    text = summarise(rows, PRETRAIN, {"hub": {"data": "imagenet"}}, published, "dataset-b", results / "scores")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert lines[0] == ["row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval",
                         "over scratch", "over longer scratch", "published"] and "dataset-b" in text
@@ -258,23 +261,46 @@ def test_a_control_has_the_same_model():
 
 def test_gain_needs_the_same_test_images(results):
     """Rows scored on different test images are compared all the same."""
-    found = gain("vit-a", "vit-scratch", results / "predictions")
+    found = gain("vit-a", "vit-scratch", results / "scores")
     first, second = np.arange(40) < 30, np.arange(40) < 20
     assert found == pytest.approx(paired_difference(first, second))
-    path = results / "predictions/vit-scratch.csv"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    write_scores(results / "scores/vit-scratch.json", np.arange(40)[::-1] % 8, 20)  # as many of each class, in another order
     with pytest.raises(UserError, match="vit-a and vit-scratch"):
-        gain("vit-a", "vit-scratch", results / "predictions")
+        gain("vit-a", "vit-scratch", results / "scores")
+
+
+def test_predictions_say_what_was_right_and_where():
+    """A class without test images shifts the others, an image is held against another one's label, or one is lost."""
+    labels, predicted = np.array([3, 0, 3, 2, 0]), np.array([3, 2, 0, 2, 0])
+    kept = by_class(labels, predicted, ["a", "none", "c, d", "e"])
+    assert kept["predicted"] == {"a": [2, 0], "none": [], "c, d": [2], "e": [3, 0]}
+    assert hits(kept).tolist() == [False, True, True, True, False]
+
+
+def test_metrics_file_is_json_with_a_line_for_each_thing(tmp_path):
+    """The file can't be read, loses an umlaut or digits, or puts what `git diff` should show apart on one line."""
+    content = {"accuracy": 1 / 3, "f1": [0.5, 1.0], "predicted": {"Bär": [1, 2], "b": []}, "epochs": [{"epoch": 1, "lr": 1e-05}, {"epoch": 2}]}
+    write_metrics(tmp_path / "m.json", content)
+    text = (tmp_path / "m.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content and len(text.splitlines()) == 2 + 2 + 4 + 4 and '"Bär": [1, 2],' in text
+
+
+def test_leftovers_are_files_without_an_entry(results):
+    """A row's file is taken for a leftover, or one whose entry is gone is not."""
+    for name in ("pretrain/vit-a", "pretrain/gone", "finetune/vit-a", "finetune/vit-scratch", "finetune/lost"):
+        write_json(results / f"history/{name}.json", {})
+    found = leftovers(ROWS, PRETRAIN, results / "scores", results / "history")
+    assert [path.relative_to(results).as_posix() for path in found] == [
+        "scores/famous.json", "scores/stray.json", "history/pretrain/gone.json", "history/finetune/lost.json"]
 
 
 def test_curves(tmp_path):
     """A training's history is missing, doubled or under another name, or a stray file's is shown."""
     header = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
     for stage, name, epochs in (("pretrain", "vit-a", 2), ("finetune", "vit-a", 1), ("finetune", "gone", 3)):
-        lines = [[epoch + 1, 1e-05, 2.5, 2.25, 0.125] for epoch in range(epochs)]
-        write_csv(tmp_path / stage / f"{name}.csv", header, lines)
+        lines = [dict(zip(header, [epoch + 1, 1e-05, 2.5, 2.25, 0.125])) for epoch in range(epochs)]
+        write_metrics(tmp_path / stage / f"{name}.json", {"epochs": lines})
     found = curves(ROWS, PRETRAIN, tmp_path)
-    figures = ["1e-05", "2.5", "2.25", "0.125"]
-    trained = [("pretrain", "vit-a", "1"), ("pretrain", "vit-a", "2"), ("finetune", "vit-a", "1")]
+    figures = [1e-05, 2.5, 2.25, 0.125]
+    trained = [("pretrain", "vit-a", 1), ("pretrain", "vit-a", 2), ("finetune", "vit-a", 1)]
     assert found == [[*entry, *figures] for entry in trained]

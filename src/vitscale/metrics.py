@@ -1,5 +1,6 @@
 """What a model's logits on a test split are worth."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -48,8 +49,21 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def per_class(counts: np.ndarray) -> list[tuple[float, float, float]]:
-    """Return (precision, recall, F1) of each class from a confusion matrix; 0 where there is nothing to divide by."""
+def per_class(counts: np.ndarray) -> dict[str, list[float]]:
+    """Return precision, recall and F1 of the classes from a confusion matrix; 0 where there is nothing to divide by."""
     hits, predicted, actual = np.diag(counts), counts.sum(0), counts.sum(1)
     columns = (hits / np.maximum(predicted, 1), hits / np.maximum(actual, 1), 2 * hits / np.maximum(predicted + actual, 1))
-    return list(zip(*(column.tolist() for column in columns)))
+    return {name: column.tolist() for name, column in zip(("precision", "recall", "f1"), columns)}
+
+
+def by_class(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> dict[str, list | dict[str, list[int]]]:
+    """Return a row's predictions as its metrics keep them: for each actual class the predicted ones' numbers, in the order
+    of the test images, and a fingerprint of the labels, which tells whether two rows have the same test images.
+    """
+    return {"test_labels_sha256": [hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()],
+            "predicted": {name: predicted[labels == i].tolist() for i, name in enumerate(classes)}}
+
+
+def hits(figures: dict) -> np.ndarray:
+    """Return which test images a row got right, class by class, from its metrics."""
+    return np.concatenate([np.array(each, dtype=int) == i for i, each in enumerate(figures["predicted"].values())])

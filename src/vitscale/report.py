@@ -1,52 +1,57 @@
 """What a change did to the accuracies, as a page for a pull request: `python -m vitscale.report BASE [HEAD]`.
 
 Compares two revisions of one pipeline (or a revision with the workspace) from git and DVC alone, so also where no output
-is at hand, and writes `report.md` and, where a training changed, `curves.png`.
+is at hand, and writes `report.md` and, where a training changed, `curves.png`. Figures that the committed parameters or code
+did not give are named first.
 """
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import yaml
 
-from vitscale.files import UserError, write_bytes
-from vitscale.metrics import Z95, paired_difference
+from vitscale.files import UserError, parse_yaml, write_bytes
+from vitscale.metrics import Z95, hits, paired_difference
+from vitscale.recorded import not_run
 
-LARGEST_MATRIX = 20  # classes; above, a matrix is no longer read
+LARGEST_MATRIX = 20  # classes, or lines of a list; above, it is no longer read
 Counts = dict[tuple[str, str], int] | None  # a confusion matrix, by actual and predicted class; None where there is none
 
 
 class Revision:
-    """A pipeline's files in a git revision, or in the workspace (None), out of git."""
+    """A pipeline's files in a git revision, or in the workspace (None)."""
 
     def __init__(self, root: Path, pipeline: PurePosixPath, name: str | None):
-        from dvc.api import DVCFileSystem  # takes a second to import
+        self.root, self.name, self.label, self.pipeline = root, name, name or "workspace", pipeline
+        self.stages = self.yaml("dvc.lock").get("stages", {})
 
-        self.name, self.label, self.pipeline = name, name or "workspace", pipeline
-        self.files = DVCFileSystem(str(root), rev=name)
-        self.stages = (self.yaml("dvc.lock") or {}).get("stages", {})
+    def read(self, path: str) -> bytes | None:
+        """Return a file's content, or None where the revision has no such file."""
+        path = os.path.normpath(self.pipeline / path)
+        if self.name is None:
+            return (self.root / path).read_bytes() if (self.root / path).is_file() else None
+        done = subprocess.run(["git", "cat-file", "blob", f"{self.name}:{path}"], cwd=self.root, capture_output=True)
+        return None if done.returncode else done.stdout
 
-    def text(self, path: str) -> str | None:
-        """Return a file's text, or None where the revision has none."""
-        try:
-            return self.files.read_text("/" + (self.pipeline / path).as_posix())
-        except FileNotFoundError:
-            return None
+    def md5(self, path: str) -> str | None:
+        content = self.read(path)
+        return None if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
 
-    def yaml(self, path: str) -> dict | None:
-        content = self.text(path)
-        return None if content is None else yaml.safe_load(content)
+    def yaml(self, path: str) -> dict:
+        content = self.read(path)
+        return parse_yaml(content, f"{path} of {self.label}") if content else {}
 
     def table(self, path: str) -> list[dict[str, str]] | None:
-        content = self.text(path)
-        return None if content is None else list(csv.DictReader(io.StringIO(content)))
+        content = self.read(path)
+        return None if content is None else list(csv.DictReader(io.StringIO(content.decode())))
 
     def confusion(self, row: str) -> Counts:
         """Return counts by (actual class, predicted class)."""
@@ -54,14 +59,14 @@ class Revision:
         return table and {(line["actual"], line["predicted"]): int(line["count"]) for line in table}
 
     def hits(self, row: str) -> tuple[list[str], np.ndarray] | None:
-        """Return each test image's class, and whether the row got it right."""
-        table = self.table(f"metrics/predictions/{row}.csv")
-        return table and ([line["actual"] for line in table], np.array([line["actual"] == line["predicted"] for line in table]))
+        """Return the fingerprint of the row's test images, and whether it got each right; None where it isn't known."""
+        figures = json.loads(self.read(f"metrics/rows/{row}.json") or "{}")
+        return (figures["test_labels_sha256"], hits(figures)) if "predicted" in figures else None
 
 
-def command(root: Path, *arguments: str) -> str:
+def command(folder: Path, *arguments: str) -> str:
     """Return what a git or DVC command prints; raise UserError with its last line where it fails."""
-    done = subprocess.run(arguments, cwd=root, capture_output=True, text=True)
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         raise UserError(f"`{' '.join(arguments)}` failed: {reason}")
@@ -71,9 +76,7 @@ def command(root: Path, *arguments: str) -> str:
 def differences(root: Path, kind: str, base: Revision, head: Revision) -> dict:
     """Return `dvc metrics diff` or `dvc params diff` (kind) of the pipeline, by file and key."""
     revisions = [base.name] + ([head.name] if head.name else [])
-    found = json.loads(command(root, sys.executable, "-m", "dvc", kind, "diff", "--json", *revisions) or "{}")
-    return {PurePosixPath(path).relative_to(base.pipeline).as_posix(): values for path, values in found.items()
-            if PurePosixPath(path).is_relative_to(base.pipeline)}
+    return json.loads(command(root / base.pipeline, sys.executable, "-m", "dvc", kind, "diff", "--json", *revisions) or "{}")
 
 
 def interval(row: str, base: Revision, head: Revision, before: Counts, after: Counts) -> tuple[float, float, str] | None:
@@ -127,9 +130,19 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
     if "paired" in ways:
         lines += ["", "*paired*: the interval of the difference on the same test images, from both revisions' predictions."]
     if "unpaired" in ways:
-        lines += ["", "*unpaired*: one side has no metrics/predictions of the same test images, so the interval is that of "
+        lines += ["", "*unpaired*: one side has no predictions of the same test images, so the interval is that of "
                       "two independent samples: wider, on the safe side."]
     return lines
+
+
+def warning(head: Revision) -> list[str]:
+    """Return a warning where the committed figures are not those of the committed parameters and code."""
+    found = not_run(head.yaml("dvc.yaml"), head.yaml("params.yaml"), head.stages, head.md5)
+    if not found:
+        return []
+    shown = [*found[:LARGEST_MATRIX], *([f"and {len(found) - LARGEST_MATRIX} more"] if len(found) > LARGEST_MATRIX else [])]
+    return ["> [!WARNING]", f"> The figures of {head.label} are not those of its parameters and code. `dvc repro`, then commit dvc.lock "
+            "and metrics:", ">", *(f"> - {line}" for line in shown), ""]
 
 
 def reruns(base: Revision, head: Revision) -> list[str]:
@@ -227,7 +240,7 @@ def report(root: Path, pipeline: PurePosixPath, base_name: str, head_name: str |
                           capture_output=True).returncode:
             raise UserError(f"{name} is no commit, branch or tag of this repository; `git fetch` may bring it")
     base, head = Revision(root, pipeline, base_name), Revision(root, pipeline, head_name)
-    if head.text("dvc.yaml") is None:
+    if head.read("dvc.yaml") is None:
         raise UserError(f"there is no {(pipeline / 'dvc.yaml').as_posix()} in {head.label}; give --pipeline a folder that has one")
     metrics, params = (differences(root, kind, base, head) for kind in ("metrics", "params"))
     changed = [f"| `{key}` | {_value(change.get('old'))} | {_value(change.get('new'))} |"
@@ -235,10 +248,10 @@ def report(root: Path, pipeline: PurePosixPath, base_name: str, head_name: str |
     rows = sorted(PurePosixPath(path).stem for path in metrics if path.startswith("metrics/rows/"))
     matrices = {row: (base.confusion(row), head.confusion(row)) for row in rows}
     image = picture(base, head)
-    target = (head.yaml("params.yaml") or {}).get("target")
+    target = head.yaml("params.yaml").get("target")
     where = "" if pipeline == PurePosixPath(".") else f" ({pipeline})"
     return "\n".join([
-        f"# {head.label} against {base.label}{where}", "",
+        f"# {head.label} against {base.label}{where}", "", *warning(head),
         f"## Test accuracy on {target}", "", *accuracies(base, head, matrices), "",
         "## Parameters", "", *(["| parameter | before | after |", "|---|---|---|", *changed] if changed else ["None changed."]), "",
         "## Stages that reran", "", *reruns(base, head), "",

@@ -14,8 +14,8 @@ from scipy import stats
 
 from vitscale.arrays import load_split, stratified
 from vitscale.files import UserError
-from vitscale.metrics import Z95
-from vitscale.summary import hits
+from vitscale.metrics import Z95, hits
+from vitscale.summary import read_metrics
 
 VARIED = ("model", "start", "inputs", "seed")  # what entries of one point may differ in, beside their names
 
@@ -71,8 +71,8 @@ def common(entry: dict) -> dict:
     return {name: value for name, value in entry.items() if name not in VARIED}
 
 
-def points(params: dict, prepared: Path, predictions: Path, scores: Path) -> list[Point]:
-    """Return the points of all rows whose start is one of ours, from the folders of prepared data, predictions and metrics.
+def points(params: dict, prepared: Path, scores: Path, history: Path) -> list[Point]:
+    """Return the points of all rows whose start is one of ours, from the folders of prepared data and of the rows' metrics.
 
     `params` has `models`, `pretrain` and `rows`. Raises UserError where a row's test images aren't those of the others, or
     rows of one point differ in more than their seeds, or not in those.
@@ -87,18 +87,18 @@ def points(params: dict, prepared: Path, predictions: Path, scores: Path) -> lis
     for row, entry in params["rows"].items():
         if entry["start"] not in of_start:
             continue  # weights that others trained
-        actual, correct = hits(predictions / f"{row}.csv")
-        asked = asked or actual
-        if actual != asked:
+        figures, training = read_metrics(scores / f"{row}.json"), read_metrics(history / f"finetune/{row}.json")
+        asked = asked or figures["test_labels_sha256"]
+        if figures["test_labels_sha256"] != asked:
             raise UserError(f"{row} was scored on other test images than the rows before it; run `dvc repro`")
         model, data, images = of_start[entry["start"]]
-        key = model, entry["protocol"], data, images, json.loads((scores / f"{row}.json").read_text())["train_images"]
+        key = model, entry["protocol"], data, images, training["train_images"]
         rest = common(entry), common(pretrain.get(entry["start"], {}))
         first, wanted = alike.setdefault(key, (row, rest))
         seeds = [params["rows"][other]["seed"] for other, _ in groups[key]]
         if rest != wanted or entry["seed"] in seeds:
             raise UserError(f"rows.{row} and rows.{first} would be one point of the curve and must differ in their seeds, and only in those")
-        groups[key].append((row, correct))
+        groups[key].append((row, hits(figures)))
     found = [Point(*key, [row for row, _ in group], np.stack([correct for _, correct in group])) for key, group in groups.items()]
     pool_seeds(found)
     return sorted(found, key=lambda point: (point.model, point.protocol, point.target_images, point.data, point.images))
@@ -190,10 +190,13 @@ def crossing(first: list[Point], second: list[Point], name: str) -> str:
     return f"{name}, which of {first[0].model} and {second[0].model} is ahead beyond the interval by pretraining images: {listed}. So {end}."
 
 
-def table(found: list[Point]) -> list[list]:
-    """Return (model, protocol, pretrained_on, images, target_images, seeds, accuracy, ci95_low, ci95_high) of every point."""
-    return [[point.model, point.protocol, point.data, point.images, point.target_images, len(point.rows), point.accuracy,
-             *point.interval] for point in found]
+def table(found: list[Point]) -> dict:
+    """Return the curve as metrics keep it: each curve's slope, and each point's figures."""
+    slopes = {" ".join(key): fit[0] for key, curve in curves_of(found).items() if (fit := slope(curve))}
+    heads = "model", "protocol", "pretrained_on", "images", "target_images", "seeds", "accuracy", "ci95_low", "ci95_high"
+    lines = [(point.model, point.protocol, point.data, point.images, point.target_images, len(point.rows), point.accuracy,
+              *point.interval) for point in found]
+    return {"slopes": slopes, "points": [dict(zip(heads, line, strict=True)) for line in lines]}
 
 
 def page(found: list[Point], published: dict, target: str) -> str:

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitscale import params
-from vitscale.files import PROCESSES, RANK, UserError, digest, locked, read_yaml
+from vitscale.files import PROCESSES, RANK, UserError, digest, locked, read_yaml, write_bytes
 
-STATE = Path(".vitscale")  # partial outputs and locks: same file system as the outputs, ignored by git and DVC
+STATE = Path(".vitscale")  # partial outputs, locks, notes of finished trainings: same file system as the outputs, ignored by git and DVC
+PUT_BACK = "`git checkout params.yaml && dvc repro` for the committed parameters: either brings back what DVC has removed"
 TIMINGS = Path("timings.csv")  # end, stage, seconds, CPU seconds; ignored too, since no two runs take equally long
 
 
@@ -29,37 +30,49 @@ def find(content: dict, dotted: str):
     return content
 
 
-class Stage:
-    """One stage as dvc.yaml declares it, its `${…}` filled in as DVC does.
+def declared(pipeline: dict, parameters: dict) -> dict[str, dict[str, list[str]]]:
+    """Return every stage of a dvc.yaml by its label (`finetune@vit-scratch`), the `${…}` filled in as DVC does.
 
-    `declared` has the lists `params`, `deps` and `outs` (metrics and plots among them); `key` is the entry of its
-    `foreach` mapping, None where it has none.
+    Each has the lists `params`, `deps` and `outs` (metrics and plots among them).
     """
+    context = parameters | {name: value for each in pipeline.get("vars", []) for name, value in each.items()}
 
-    def __init__(self, name: str, key: str | None):
-        self.name, self.key = name, key
-        self.params = read_yaml(Path("params.yaml"))
-        params.check(self.params)
-        pipeline = read_yaml(Path("dvc.yaml"))
-        context = self.params | {name: value for each in pipeline["vars"] for name, value in each.items()}
-        body = pipeline["stages"][name]
-        if "foreach" in body:
-            entries = find(context, body["foreach"].strip("${}"))
-            if key not in entries:
-                raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(entries)}")
-            context |= {"key": key, "item": entries[key]}
-            body = body["do"]
-
+    def filled(body: dict, context: dict) -> dict[str, list[str]]:
         def fill(entry) -> str:
             text = entry if isinstance(entry, str) else next(iter(entry))
             return re.sub(r"\$\{([^}]+)\}", lambda match: str(find(context, match[1])), text)
 
         outs = [*body.get("outs", []), *body.get("metrics", []), *body.get("plots", [])]
-        self.declared = {"params": [fill(entry) for entry in body.get("params", [])],
-                         "deps": [fill(entry) for entry in body["deps"]],
-                         "outs": [fill(entry) for entry in outs]}
+        return {"params": [fill(entry) for entry in body.get("params", [])], "deps": [fill(entry) for entry in body["deps"]],
+                "outs": [fill(entry) for entry in outs]}
+
+    stages = {}
+    for name, body in pipeline.get("stages", {}).items():
+        if "foreach" not in body:
+            stages[name] = filled(body, context)
+            continue
+        for key, item in find(context, body["foreach"].strip("${}")).items():
+            stages[f"{name}@{key}"] = filled(body["do"], context | {"key": key, "item": item})
+    return stages
+
+
+class Stage:
+    """One stage as dvc.yaml declares it; `key` is the entry of its `foreach` mapping, None where it has none."""
+
+    def __init__(self, name: str, key: str | None):
+        self.name, self.key, self.label = name, key, name if key is None else f"{name}@{key}"
+        self.params = read_yaml(Path("params.yaml"))
+        try:
+            params.check(self.params)
+        except UserError as error:  # DVC has removed the stage's outputs by now; the run cache has them
+            raise UserError(f"{error}\nput that right, then `dvc repro`, or {PUT_BACK}") from None
+        stages = declared(read_yaml(Path("dvc.yaml")), self.params)
+        if self.label not in stages:
+            keys = [label.removeprefix(f"{name}@") for label in stages if label.startswith(f"{name}@")]
+            raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(keys)}")
+        self.declared = stages[self.label]
         self.used = {kind: set() for kind in self.declared}
-        self.label = name if key is None else f"{name}@{key}"
+        self.note: str | None = None
         self.partial = STATE / "partial" / (f"{self.label}.{RANK}" if RANK else self.label)
 
     def _use(self, kind: str, wanted: str, separator: str) -> None:
@@ -93,6 +106,11 @@ class Stage:
                    "deps": {path: digest(Path(path)) for path in self.declared["deps"]}}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def trained(self, state: Path, out: str) -> None:
+        """Say that a training is over, whose saved state shall stay until dvc.lock records `out`, a file of its outputs."""
+        md5 = hashlib.md5((self.partial / out).read_bytes(), usedforsecurity=False).hexdigest()
+        self.note = f"{md5} {state}"
+
     def finish(self) -> None:
         """Move the outputs into place. Raises LookupError where dvc.yaml lists something that was never used."""
         for kind, entries in self.declared.items():
@@ -107,6 +125,22 @@ class Stage:
             if path.is_dir():  # a process that outlived its `dvc repro` was here first
                 shutil.rmtree(path)
             os.replace(self.partial / path, path)
+        if self.note:
+            write_bytes(STATE / "trained" / self.label, self.note.encode())
+
+
+def release_states() -> None:
+    """Delete the states of finished trainings whose outputs dvc.lock records, since DVC's cache has those by then.
+
+    Not before: a training whose `dvc` is killed between its end and that record must not run again.
+    """
+    notes, lock = sorted((STATE / "trained").glob("*@*")), Path("dvc.lock")
+    recorded = lock.read_text(encoding="utf-8") if notes and lock.exists() else ""
+    for note in notes:
+        md5, state = note.read_text(encoding="utf-8").split(" ", 1)
+        if md5 in recorded:
+            Path(state).unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
 
 
 def _say(error: BaseException) -> str:
@@ -123,6 +157,8 @@ def run(main: Callable[[Stage], None], script: str) -> None:
         with locked(STATE / "locks" / stage.label):
             for old in [stage.partial, *(stage.partial.parent.glob(f"{stage.label}.*") if PROCESSES == 1 else [])]:
                 shutil.rmtree(old, ignore_errors=True)
+            if not RANK:
+                release_states()
             try:
                 main(stage)
                 stage.finish()
@@ -136,7 +172,8 @@ def run(main: Callable[[Stage], None], script: str) -> None:
         sys.exit("\n".join(f"error: {line}" for line in _say(error).splitlines()))
     except MemoryError:
         sys.exit("error: out of memory; lower the recipe's batch_size")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        print(f"\n{str(stop) or 'stopped; run it again'}", file=sys.stderr)
         sys.exit(130)
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which light stages don't import

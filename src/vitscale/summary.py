@@ -1,25 +1,17 @@
 """Tables over all rows: what `compare` leaves."""
 
-import csv
 import json
 from pathlib import Path
 
-import numpy as np
-
 from vitscale.files import UserError
-from vitscale.metrics import paired_difference
+from vitscale.metrics import hits, paired_difference
 
 FINE_TUNING = ("protocol", "fraction", "seed", "recipe", "augment", "sizes", "lr_scale")
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def read_scores(path: Path) -> dict | None:
-    """Return a row's figures, or None where it has not been run."""
-    return json.loads(path.read_text()) if path.exists() else None
+def read_metrics(path: Path) -> dict | None:
+    """Return a metrics file's figures, or None where it has not been run."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def control_of(row: str, rows: dict, pretrain: dict, more_epochs: bool = False) -> str | None:
@@ -37,27 +29,21 @@ def control_of(row: str, rows: dict, pretrain: dict, more_epochs: bool = False) 
     return next((name for name, other in rows.items() if other == wanted), None)
 
 
-def hits(path: Path) -> tuple[list[str], np.ndarray]:
-    """Return each test image's class from a row's predictions, and whether the row got it right."""
-    lines = read_table(path)
-    return [line["actual"] for line in lines], np.array([line["actual"] == line["predicted"] for line in lines])
-
-
-def gain(row: str, control: str, predictions: Path) -> tuple[float, float]:
+def gain(row: str, control: str, scores: Path) -> tuple[float, float]:
     """Return how much more accurate a row is than its control on the same test images, and half the 95% interval."""
-    (asked, first), (also, second) = (hits(predictions / f"{name}.csv") for name in (row, control))
-    if asked != also:
+    first, second = (read_metrics(scores / f"{name}.json") for name in (row, control))
+    if first["test_labels_sha256"] != second["test_labels_sha256"]:
         raise UserError(f"{row} and {control} were scored on different test images; run `dvc repro`")
-    return paired_difference(first, second)
+    return paired_difference(hits(first), hits(second))
 
 
-def summarise(rows: dict, pretrain: dict, weights: dict, published: dict, target: str, scores: Path, predictions: Path) -> str:
+def summarise(rows: dict, pretrain: dict, weights: dict, published: dict, target: str, scores: Path) -> str:
     """Return the Markdown table of all rows, and of published ones that have no row here."""
     lines = [f"Test accuracy on {target}; the best epoch was chosen on validation images.", "",
              "| row | parameters | pretrained on | protocol | accuracy | 95% interval | over scratch | over longer scratch | published |",
              "|---|---|---|---|---|---|---|---|---|"]
     for row in [*rows, *(name for name in published if name not in rows)]:
-        figures = read_scores(scores / f"{row}.json") if row in rows else None
+        figures = read_metrics(scores / f"{row}.json") if row in rows else None
         known = published.get(row)
         protocol = rows[row]["protocol"] if row in rows else known["protocol"]
         start = rows[row]["start"] if row in rows else None
@@ -67,7 +53,7 @@ def summarise(rows: dict, pretrain: dict, weights: dict, published: dict, target
             lines.append(f"| {row} | — | {data} | {protocol} | not run | — | — | — | {compared} |")
             continue
         controls = [control_of(row, rows, pretrain, more_epochs) for more_epochs in (False, True)]
-        above = " | ".join("{:+.2%} ± {:.2%}".format(*gain(row, control, predictions)) if control else "—" for control in controls)
+        above = " | ".join("{:+.2%} ± {:.2%}".format(*gain(row, control, scores)) if control else "—" for control in controls)
         lines.append(f"| {row} | {figures['parameters'] / 1e6:.2f}M | {data} | {protocol} | {figures['accuracy']:.2%} | "
                      f"{figures['ci95_low']:.2%} to {figures['ci95_high']:.2%} | {above} | {compared} |")
     lines += ["", "*Over scratch*: over the row with the same fine-tuning and no pretraining; *over longer scratch*: over the one that "
@@ -76,11 +62,17 @@ def summarise(rows: dict, pretrain: dict, weights: dict, published: dict, target
     return "\n".join(lines) + "\n"
 
 
+def leftovers(rows: dict, pretrain: dict, scores: Path, history: Path) -> list[Path]:
+    """Return the metrics of rows and pretrainings that params.yaml no longer names; they enter no table."""
+    known = {scores: rows, history / "pretrain": pretrain, history / "finetune": rows}
+    return [path for folder, names in known.items() for path in sorted(folder.glob("*.json")) if path.stem not in names]
+
+
 def accuracy_table(rows: dict, published: dict, scores: Path) -> list[list]:
     """Return (row, accuracy, ci95_low, ci95_high, published) for every row that has been run."""
     table = []
     for row, entry in rows.items():
-        figures = read_scores(scores / f"{row}.json")
+        figures = read_metrics(scores / f"{row}.json")
         if figures:
             known = published.get(row)
             same = known and known["protocol"] == entry["protocol"]
@@ -93,7 +85,7 @@ def curves(rows: dict, pretrain: dict, history: Path) -> list[list]:
     table = []
     for stage, entries in (("pretrain", pretrain), ("finetune", rows)):
         for name in entries:
-            path = history / stage / f"{name}.csv"
-            if path.exists():
-                table += [[stage, name, *line.values()] for line in read_table(path)]
+            figures = read_metrics(history / stage / f"{name}.json")
+            if figures:
+                table += [[stage, name, *epoch.values()] for epoch in figures["epochs"]]
     return table

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vitscale import compute
-from vitscale.arrays import Split, load_split, stratified
+from vitscale.arrays import Split
 from vitscale.augment import augment, generator_for
-from vitscale.checkpoint import Checkpoint, checkpoint_for
-from vitscale.files import PROCESSES, RANK, UserError, write_csv, write_json
+from vitscale.checkpoint import Checkpoint
+from vitscale.files import PROCESSES, RANK, UserError
 from vitscale.inference import predict
-from vitscale.models import Classifier, load_model, save_model, to_input, with_statistics
+from vitscale.models import Classifier, to_input
 from vitscale.progress import progress, say
-from vitscale.stage import Stage
 
 HISTORY = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
 CHECK_EVERY = 50  # steps between looks at the loss: on a GPU each look waits for the device
@@ -242,55 +241,29 @@ def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result
     """Train for the epochs that the checkpoint doesn't hold yet and return the result."""
     saved = checkpoint.load() or {"epochs": 0, "history": [], "best": None}
     best, history, epochs = saved["best"], saved["history"], training.epochs
+    if saved["epochs"]:
+        say(f"{'going on' if saved['epochs'] < epochs else 'nothing left to train'} after epoch {saved['epochs']} of {epochs}, "
+            f"from {checkpoint.path}")
     if 0 < saved["epochs"] < epochs:
-        say(f"going on after epoch {saved['epochs']} of {epochs}, from {checkpoint.path}")
         training.restore(saved["training"])
-    labels = torch.from_numpy(validation.labels)
-    for epoch in range(saved["epochs"], epochs):
-        train_loss = training.epoch(epoch)
-        model = training.scored_model()
-        logits = predict(model, training.config, validation, training.precision, training.device)
-        loss = nn.functional.cross_entropy(logits, labels).item()
-        accuracy = (logits.argmax(1) == labels).double().mean().item()
-        last_rate = training.optimizers[0].param_groups[0]["lr"]
-        history.append([epoch + 1, last_rate, train_loss, loss, accuracy])
-        say(f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss {loss:.4f}, "
-            f"validation accuracy {accuracy:.2%}")
-        if best is None or accuracy > best["accuracy"]:
-            best = {"epoch": epoch + 1, "accuracy": accuracy,
-                    "state": {name: value.cpu() for name, value in copy.deepcopy(model.state_dict()).items()}}
-        finished = epoch + 1 == epochs
-        checkpoint.save({"epochs": epoch + 1, "history": history, "best": best,
-                         "training": None if finished else training.state()})
+    labels, kept = torch.from_numpy(validation.labels), saved["epochs"]
+    try:
+        for epoch in range(kept, epochs):
+            train_loss = training.epoch(epoch)
+            model = training.scored_model()
+            logits = predict(model, training.config, validation, training.precision, training.device)
+            loss = nn.functional.cross_entropy(logits, labels).item()
+            accuracy = (logits.argmax(1) == labels).double().mean().item()
+            last_rate = training.optimizers[0].param_groups[0]["lr"]
+            history.append([epoch + 1, last_rate, train_loss, loss, accuracy])
+            say(f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss {loss:.4f}, "
+                f"validation accuracy {accuracy:.2%}")
+            if best is None or accuracy > best["accuracy"]:
+                best = {"epoch": epoch + 1, "accuracy": accuracy,
+                        "state": {name: value.cpu() for name, value in copy.deepcopy(model.state_dict()).items()}}
+            checkpoint.save({"epochs": epoch + 1, "history": history, "best": best,
+                             "training": None if epoch + 1 == epochs else training.state()})
+            kept = epoch + 1
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; run it again to go on after epoch {kept} of {epochs}") from None
     return Result(best["state"], best["epoch"], best["accuracy"], history)
-
-
-def train_entry(stage: Stage, entry: dict, *, start: str, data: str, out: str) -> None:
-    """Put a new head on a start and train it as an entry of `pretrain` or `rows` says; write the model and its history.
-
-    The output folder also gets `training.json`: what the choice of the best epoch was made on. A start without `mean`
-    and `std` takes those of the data; one that was trained keeps its own.
-    """
-    device = compute.setup()
-    recipe, policy = stage.param(f"recipes.{entry['recipe']}"), stage.param(f"augment.{entry['augment']}")
-    lr, seed, precision = stage.param("lr"), stage.param("seed") + entry["seed"], stage.param("precision")
-    folder = stage.dep(data)
-    train, validation = load_split(folder / "train"), load_split(folder / "validation")
-    model, config = load_model(stage.dep(start), classes=train.classes)
-    config = with_statistics(config, folder)
-    misfits = [size for size in entry["sizes"] if size % config.get("patch_size", 1)]
-    if misfits:
-        raise UserError(f"{stage.label}: the patch_size {config['patch_size']} of {start} doesn't divide the size {misfits[0]}")
-    # A probe on stored features trains the head alone; the backbone that they came from joins it again below.
-    on_features = train.images.ndim == 2
-    trained = Classifier(nn.Identity(), model.head.in_features, len(train.classes)) if on_features else model
-    indices = stratified(train.labels, entry["fraction"], seed)
-    with checkpoint_for(stage.label, stage.digest(*compute.identity(device), recipe["compile"] and compute.can_compile())) as checkpoint:
-        training = Training(trained, config, train, indices, recipe=recipe, policy=policy, epochs=entry["epochs"],
-                            lr=lr * entry["lr_scale"], sizes=entry["sizes"], seed=seed, precision=precision, device=device,
-                            frozen_backbone=entry.get("protocol") == "linear_probe")
-        result = fit(training, validation, checkpoint)
-    save_model(stage.out(out), config, model.state_dict() | result.state)
-    write_json(stage.out(out) / "training.json", {"validation_accuracy": result.validation_accuracy,
-                                                  "best_epoch": result.best_epoch, "train_images": len(indices)})
-    write_csv(stage.out(f"metrics/history/{stage.name}/{stage.key}.csv"), HISTORY, result.history)
