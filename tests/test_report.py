@@ -166,6 +166,18 @@ def test_other_test_images_are_not_compared(edited):
     assert "other test images" in section(page, "Confusion matrices")
 
 
+def test_figures_of_other_parameters_are_warned_of(edited, repository):
+    """A pull request whose parameters were never run says "unchanged" and nothing else."""
+    page = edited({"params.yaml": lambda text: text.replace("lr_scale: 30.0", "lr_scale: 3.0").replace("dropout: 0.1", "dropout: 0.2"),
+                   "src/vitscale/augment.py": lambda text: text + "# edited\n"})
+    found = re.search(r"^> \[!WARNING\]\n((?:>.*\n)+)", page, re.MULTILINE)[1]
+    assert "> - finetune@vit-digits: rows.vit-digits.lr_scale is 3.0, its run had 30.0\n" in found
+    assert "> - init@vit: models.vit.dropout is 0.2, its run had 0.1\n" in found
+    assert "> - pretrain@vit-digits: ./src/vitscale/augment.py is not what its run had\n" in found
+    assert page.index("[!WARNING]") < page.index("## Test accuracy") and "evaluate" not in found
+    assert "WARNING" not in report(repository, "main", "change")[0]
+
+
 def test_rows_come_and_go(edited):
     """A row that only one side has is left out, or breaks the page."""
     page = edited({"metrics/accuracy.csv": lambda text: text.replace("vit-digits", "another")})
