@@ -178,6 +178,12 @@ def test_figures_of_other_parameters_are_warned_of(edited, repository):
     assert "WARNING" not in report(repository, "main", "change")[0]
 
 
+def test_a_refused_params_yaml_is_warned_of(edited):
+    """A pull request that no stage would take ends the report with a traceback, or passes without a word."""
+    page = edited({"params.yaml": lambda text: text.replace("lr: 0.001\n", "", 1)})
+    assert "> - params.yaml: lr: missing; every parameter must be given\n" in page
+
+
 def test_rows_come_and_go(edited):
     """A row that only one side has is left out, or breaks the page."""
     page = edited({"metrics/accuracy.csv": lambda text: text.replace("vit-digits", "another")})

@@ -20,6 +20,7 @@ import numpy as np
 
 from vitscale.files import UserError, parse_yaml, write_bytes
 from vitscale.metrics import Z95, hits, paired_difference
+from vitscale.params import check
 from vitscale.recorded import not_run
 
 LARGEST_MATRIX = 20  # classes, or lines of a list; above, it is no longer read
@@ -137,7 +138,12 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
 
 def warning(head: Revision) -> list[str]:
     """Return a warning where the committed figures are not those of the committed parameters and code."""
-    found = not_run(head.yaml("dvc.yaml"), head.yaml("params.yaml"), head.stages, head.md5)
+    params = head.yaml("params.yaml")
+    try:
+        check(params)
+        found = not_run(head.yaml("dvc.yaml"), params, head.stages, head.md5)
+    except UserError as error:
+        found = str(error).splitlines()
     if not found:
         return []
     shown = [*found[:LARGEST_MATRIX], *([f"and {len(found) - LARGEST_MATRIX} more"] if len(found) > LARGEST_MATRIX else [])]

@@ -18,7 +18,8 @@ from pathlib import Path
 from vitscale import params
 from vitscale.files import PROCESSES, RANK, UserError, digest, locked, read_yaml, write_bytes
 
-STATE = Path(".vitscale")  # partial outputs, locks, notes of finished trainings: same file system as the outputs, ignored by git and DVC
+# Partial outputs, locks, notes of finished trainings: on the file system of the outputs, ignored by git and DVC.
+STATE = Path(".vitscale")
 PUT_BACK = "`git checkout params.yaml && dvc repro` for the committed parameters: either brings back what DVC has removed"
 TIMINGS = Path("timings.csv")  # end, stage, seconds, CPU seconds; ignored too, since no two runs take equally long
 
@@ -72,7 +73,7 @@ class Stage:
             raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(keys)}")
         self.declared = stages[self.label]
         self.used = {kind: set() for kind in self.declared}
-        self.note: str | None = None
+        self.note: tuple[str, Path] | None = None
         self.partial = STATE / "partial" / (f"{self.label}.{RANK}" if RANK else self.label)
 
     def _use(self, kind: str, wanted: str, separator: str) -> None:
@@ -109,7 +110,7 @@ class Stage:
     def trained(self, state: Path, out: str) -> None:
         """Say that a training is over, whose saved state shall stay until dvc.lock records `out`, a file of its outputs."""
         md5 = hashlib.md5((self.partial / out).read_bytes(), usedforsecurity=False).hexdigest()
-        self.note = f"{md5} {state}"
+        self.note = md5, state
 
     def finish(self) -> None:
         """Move the outputs into place. Raises LookupError where dvc.yaml lists something that was never used."""
@@ -126,19 +127,21 @@ class Stage:
                 shutil.rmtree(path)
             os.replace(self.partial / path, path)
         if self.note:
-            write_bytes(STATE / "trained" / self.label, self.note.encode())
+            md5, state = self.note
+            write_bytes(STATE / "trained" / state.stem, f"{md5} {state}".encode())
 
 
-def release_states() -> None:
+def release_states(label: str) -> None:
     """Delete the states of finished trainings whose outputs dvc.lock records, since DVC's cache has those by then.
 
-    Not before: a training whose `dvc` is killed between its end and that record must not run again.
+    Not before: a training whose `dvc` is killed between its end and that record must not run again. Nor those of the stage
+    that starts, by its label: DVC would not run it if it had them, whatever a lock says that came with a clone.
     """
     notes, lock = sorted((STATE / "trained").glob("*@*")), Path("dvc.lock")
     recorded = lock.read_text(encoding="utf-8") if notes and lock.exists() else ""
     for note in notes:
         md5, state = note.read_text(encoding="utf-8").split(" ", 1)
-        if md5 in recorded:
+        if md5 in recorded and note.name.rsplit("-", 1)[0] != label:
             Path(state).unlink(missing_ok=True)
             note.unlink(missing_ok=True)
 
@@ -158,7 +161,7 @@ def run(main: Callable[[Stage], None], script: str) -> None:
             for old in [stage.partial, *(stage.partial.parent.glob(f"{stage.label}.*") if PROCESSES == 1 else [])]:
                 shutil.rmtree(old, ignore_errors=True)
             if not RANK:
-                release_states()
+                release_states(stage.label)
             try:
                 main(stage)
                 stage.finish()
