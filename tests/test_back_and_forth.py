@@ -246,6 +246,7 @@ def test_an_experiment_on_a_value_that_was_run(repo, commands, checkpoints, way)
     assert commands.new() == []
 
 
+@pytest.mark.slow
 def test_another_branch_and_back(repo, commands, checkpoints):
     """Catches a branch whose committed lock makes another one's runs be forgotten."""
     run("git", "checkout", "-qb", "faster", cwd=repo)
@@ -283,6 +284,25 @@ def test_a_colleague_runs_nothing_again(repo, commands, tmp_path, monkeypatch):
     assert failed.returncode == 1 and failed.stderr == "error: config file error: remote 'nowhere' doesn't exist\n"
 
 
+@pytest.mark.slow
+def test_what_was_pulled_is_a_run_too(repo, commands, tmp_path):
+    """Catches a README whose `dvc commit -f` doesn't make runs of what a pull brought: back from a change they would run again."""
+    run("dvc", "remote", "add", "-q", "-d", "storage", str(tmp_path / "storage"), cwd=repo)
+    committed(repo)
+    run("dvc", "push", cwd=repo)
+    clone = tmp_path / "clone"
+    run("git", "clone", "-q", str(repo), str(clone), cwd=tmp_path)
+    run("dvc", "pull", cwd=clone)
+    run("dvc", "commit", "-f", cwd=clone)
+    before, text = state(clone), (clone / "params.yaml").read_text()
+    write_params(clone, lr=0.003)
+    run("dvc", "repro", cwd=clone)
+    assert sorted(commands.new()) == TRAINING
+    (clone / "params.yaml").write_text(text)
+    run("dvc", "repro", cwd=clone)
+    assert commands.new() == [] and state(clone) == before
+
+
 # What stands in for the cache until DVC has the outputs
 
 
@@ -312,7 +332,8 @@ def test_stopped_by_the_keyboard(done, checkpoints, tmp_path):
     folder = shutil.copytree(done, tmp_path / "repo", symlinks=True)
     write_params(folder, rows__vit_digits__epochs=300)
     process = subprocess.Popen(["dvc", "repro", "finetune@vit-digits"], cwd=folder, start_new_session=True, text=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,  # below, since a shell's background job ignores SIGINT
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     wait_for(lambda: list(checkpoints.glob("finetune@*.pt")))
     os.killpg(process.pid, signal.SIGINT)
     said = re.search(r"stopped; run it again to go on after epoch (\d+) of 300\n", process.communicate()[1])
