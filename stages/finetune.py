@@ -5,13 +5,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
-from vitscale.entry import train_entry
-from vitscale.stage import Stage, run
+from vitscale.base.entries import Row
+from vitscale.pipeline.entry import train_entry
+from vitscale.pipeline.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
-    entry = stage.param(f"rows.{stage.key}")
-    train_entry(stage, entry, start=f"models/start/{entry['start']}", data=f"data/{entry['inputs']}/{stage.param('target')}",
+    entry = Row(**stage.param(f"rows.{stage.key}"))
+    train_entry(stage, entry, start=f"models/start/{entry.start}", data=f"data/{entry.inputs}/{stage.param('target')}",
                 out=f"models/finetuned/{stage.key}")
 
 

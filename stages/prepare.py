@@ -5,10 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
-from vitscale.arrays import load_split
-from vitscale.files import write_json
-from vitscale.prepare import channel_statistics, leaked, preview, split_off, write_part
-from vitscale.stage import Stage, run
+from vitscale.base.files import write_json
+from vitscale.data.arrays import load_split
+from vitscale.data.augment import Policy
+from vitscale.data.prepare import channel_statistics, leaked, preview, split_off, write_part
+from vitscale.pipeline.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
@@ -23,7 +24,8 @@ def main(stage: Stage) -> None:
     mean, std = channel_statistics(split, parts["train"])
     write_json(out / "statistics.json", {"mean": mean, "std": std, "dropped_images": int(in_test.sum()),
                                          **{f"{name}_images": len(indices) for name, indices in parts.items()}})
-    picture = preview(split, parts["train"], mean, stage.param("augment"), seed)
+    policies = {name: Policy(**entry) for name, entry in stage.param("augment").items()}
+    picture = preview(split, parts["train"], mean, policies, seed)
     picture.save(stage.out(f"plots/preview/{stage.key}.png"))
 
 
