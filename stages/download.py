@@ -12,7 +12,9 @@ from vitscale.pipeline.stage import Stage, run
 def main(stage: Stage) -> None:
     entry = Download(**stage.param(f"download.{stage.key}"))
     source = open_source(stage.key, entry)
-    found = {split: write_split(source, split, stage.out(f"data/raw/{stage.key}/{split}")) for split in SPLITS}
+    found = {
+        split: write_split(source, split, stage.out(f"data/raw/{stage.key}/{split}")) for split in SPLITS
+    }
     verify(stage.key, entry.sha256, found)
 
 

@@ -26,11 +26,21 @@ def main(stage: Stage) -> None:
     logits = predict(model, split.images, compute).numpy()
     predicted, classes = logits.argmax(1), split.classes
     counts = confusion(split.labels, predicted, len(classes))
-    write_metrics(stage.out(f"metrics/rows/{row}.json"), scores(logits, split.labels) | {
-        "parameters": count_parameters(model), "macs": count_macs(model.config), **per_class(counts),
-        **by_class(split.labels, predicted, classes)})
-    write_csv(stage.out(f"metrics/confusion/{row}.csv"), ["actual", "predicted", "count"],
-              [[a, p, counts[i, j]] for i, a in enumerate(classes) for j, p in enumerate(classes)])
+    write_metrics(
+        stage.out(f"metrics/rows/{row}.json"),
+        scores(logits, split.labels)
+        | {
+            "parameters": count_parameters(model),
+            "macs": count_macs(model.config),
+            **per_class(counts),
+            **by_class(split.labels, predicted, classes),
+        },
+    )
+    write_csv(
+        stage.out(f"metrics/confusion/{row}.csv"),
+        ["actual", "predicted", "count"],
+        [[a, p, counts[i, j]] for i, a in enumerate(classes) for j, p in enumerate(classes)],
+    )
 
 
 if __name__ == "__main__":

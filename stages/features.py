@@ -1,4 +1,4 @@
-"""features@<start>: what a start's backbone makes of each image of the target, for linear probes without augmentation."""
+"""features@<start>: what a start's backbone makes of the target's images, for probes without augmentation."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""finetune@<row>: put a new head on a start and train it, or the head alone, on the target or on features of it."""
+"""finetune@<row>: put a new head on a start and train it, or the head alone, on the target or features."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,13 @@ from vitscale.pipeline.stage import Stage, run
 
 def main(stage: Stage) -> None:
     entry = Row(**stage.param(f"rows.{stage.key}"))
-    train_entry(stage, entry, start=f"models/start/{entry.start}", data=f"data/{entry.inputs}/{stage.param('target')}",
-                out=f"models/finetuned/{stage.key}")
+    train_entry(
+        stage,
+        entry,
+        start=f"models/start/{entry.start}",
+        data=f"data/{entry.inputs}/{stage.param('target')}",
+        out=f"models/finetuned/{stage.key}",
+    )
 
 
 if __name__ == "__main__":

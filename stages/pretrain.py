@@ -1,4 +1,4 @@
-"""pretrain@<start>: train a model from its initial weights on a pretraining set, on CUDA when there is one."""
+"""pretrain@<start>: train a model from its initial weights on a pretraining set, on CUDA if there is one."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,13 @@ from vitscale.pipeline.stage import Stage, run
 
 def main(stage: Stage) -> None:
     entry = Pretraining(**stage.param(f"pretrain.{stage.key}"))
-    train_entry(stage, entry, start=f"models/start/{entry.model}-scratch", data=f"data/prepared/{entry.data}",
-                out=f"models/start/{stage.key}")
+    train_entry(
+        stage,
+        entry,
+        start=f"models/start/{entry.model}-scratch",
+        data=f"data/prepared/{entry.data}",
+        out=f"models/start/{stage.key}",
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import yaml
 from vitscale.base.errors import UserError
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # the one in C is ten times as fast
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the one in C is ten times as fast
     """PyYAML reads YAML 1.1, where `1e-05` (what `dvc exp run -S lr=1e-5` writes) is a string."""
 
     yaml_implicit_resolvers = {

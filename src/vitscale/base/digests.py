@@ -14,15 +14,18 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def digest(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's relative names and contents. Raises UserError if absent."""
+    """Return the sha256 of a file, or of a folder's relative names and contents.
+
+    Raises UserError if absent.
+    """
     if path.is_dir():
         total = hashlib.sha256()
         for name, file in _files(path):
             total.update(f"{name}\0{digest(file)}\n".encode())
         return total.hexdigest()
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with open(path, "rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
     except FileNotFoundError:
         raise UserError(
             f"{path} is not there; `dvc repro` makes it, `dvc pull` or `dvc checkout` bring it back"

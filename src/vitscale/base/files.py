@@ -34,13 +34,16 @@ def write_json(path: Path, content: object) -> None:
 def write_metrics(path: Path, content: dict) -> None:
     """Write a metrics file: a figure a line, and a line for each entry of a mapping or a list of mappings.
 
-    DVC shows a metrics file's numbers and leaves its lists out, so that a row's predictions and a training's epochs can stand
-    beside them in git.
+    DVC shows a metrics file's numbers and leaves its lists out, so that a row's predictions and a training's
+    epochs can stand beside them in git.
     """
 
     def lay_out(value: object) -> str:
         if isinstance(value, dict):
-            inner = [f"    {json.dumps(name, ensure_ascii=False)}: {json.dumps(each)}" for name, each in value.items()]
+            inner = [
+                f"    {json.dumps(name, ensure_ascii=False)}: {json.dumps(each)}"
+                for name, each in value.items()
+            ]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             inner = [f"    {json.dumps(each)}" for each in value]
         else:
@@ -54,7 +57,9 @@ def write_metrics(path: Path, content: dict) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive `flock` on a file; a second process says so and waits. A killed holder lets go by itself.
+    """Hold an exclusive `flock` on a file; a second process says so and waits.
+
+    A killed holder lets go by itself.
 
     Of the processes of one stage the first holds it for all.
     """

@@ -1,7 +1,7 @@
 """Which process this is, of those that torchrun started for one stage. Read here and nowhere else.
 
-torchrun numbers its processes; a process that was started otherwise is the only one, number 0. Number 0 reads and writes
-for all. What processes say to each other is in `runtime.distributed`.
+torchrun numbers its processes; a process that was started otherwise is the only one, number 0. Number 0 reads
+and writes for all. What processes say to each other is in `runtime.distributed`.
 """
 
 import os

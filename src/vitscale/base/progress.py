@@ -32,4 +32,6 @@ def progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         now = time.monotonic()
         if now - shown >= 30:
             shown = now
-            print(f"{label}: {done}/{total}, {done / (now - start):.2f} a second", file=sys.stderr, flush=True)
+            print(
+                f"{label}: {done}/{total}, {done / (now - start):.2f} a second", file=sys.stderr, flush=True
+            )

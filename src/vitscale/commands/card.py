@@ -19,7 +19,8 @@ def _origin(start: str, params: dict) -> str:
         return f"weights pretrained on {weights.data}: {weights.name} ({weights.source})"
     if start in params["pretrain"]:
         entry = Pretraining(**params["pretrain"][start])
-        return f"pretraining on {entry.data} ({entry.fraction:.0%} of its training images, {entry.epochs} epochs)"
+        share = f"{entry.fraction:.0%} of its training images, {entry.epochs} epochs"
+        return f"pretraining on {entry.data} ({share})"
     return "random weights, no pretraining"
 
 
@@ -35,9 +36,18 @@ def _licences(start: str, params: dict) -> list[str]:
 
 def card(row: str, params: dict, figures: dict, config: ModelConfig, in_transformers: bool) -> str:
     """Return a row's model card; `figures` are those of its scores and of its training."""
-    entry, target, wanted, classes = Row(**params["rows"][row]), params["target"], config.preprocessing, config.classes
+    entry, target, wanted, classes = (
+        Row(**params["rows"][row]),
+        params["target"],
+        config.preprocessing,
+        config.classes,
+    )
     kind = "A Vision Transformer" if isinstance(config.architecture, VitConfig) else "ResNet-18"
-    tuned = "the head alone was trained, on a frozen backbone" if entry.is_probe else "all weights were fine-tuned"
+    tuned = (
+        "the head alone was trained, on a frozen backbone"
+        if entry.is_probe
+        else "all weights were fine-tuned"
+    )
     mean, std = ([round(value, 4) for value in values] for values in (wanted.mean, wanted.std))
     size = wanted.image_size
     library = "library_name: transformers\n" if in_transformers else ""
@@ -57,14 +67,15 @@ metrics:
 
 # {row}
 
-{kind} with {figures["parameters"] / 1e6:.2f}M parameters that tells {len(classes)} classes of {target} apart: \
-{", ".join(classes)}.
+{kind} with {figures["parameters"] / 1e6:.2f}M parameters that tells {len(classes)} classes of {target} \
+apart: {", ".join(classes)}.
 
 ## Data and protocol
 
-Start: {_origin(entry.start, params)}. Then {tuned}, on {figures["train_images"]} training images of {target}, for \
-{entry.epochs} epochs; the best one (epoch {figures["best_epoch"]}, {figures["validation_accuracy"]:.2%}) was chosen on \
-validation images split off from the training set. The test images were scored once.
+Start: {_origin(entry.start, params)}. Then {tuned}, on {figures["train_images"]} training images of \
+{target}, for {entry.epochs} epochs; the best one (epoch {figures["best_epoch"]}, \
+{figures["validation_accuracy"]:.2%}) was chosen on validation images split off from the training set. \
+The test images were scored once.
 
 ## Accuracy
 
@@ -73,14 +84,15 @@ validation images split off from the training set. The test images were scored o
 
 ## Use
 
-`model.onnx` takes `pixel_values`, float32 (batch, 3, {size}, {size}): RGB images resized to {size}x{size} (whatever their \
-shape; {wanted.interpolation}, antialiased), divided by 255, less {mean}, over {std}. It gives `logits` (batch, {len(classes)}).
+`model.onnx` takes `pixel_values`, float32 (batch, 3, {size}, {size}): RGB images resized to \
+{size}x{size} (whatever their shape; {wanted.interpolation}, antialiased), divided by 255, less {mean}, \
+over {std}. It gives `logits` (batch, {len(classes)}).
 {pipeline if in_transformers else ""}
 ## Limits
 
-It knows these {len(classes)} classes only and gives any image to one of them. It was tested on images as {target} stores \
-them and on no others, such as large photographs; neither was how it fares with groups of people, so it is not for decisions \
-about them.
+It knows these {len(classes)} classes only and gives any image to one of them. It was tested on images \
+as {target} stores them and on no others, such as large photographs; neither was how it fares with \
+groups of people, so it is not for decisions about them.
 
 ## Licences of data and weights
 

@@ -1,4 +1,7 @@
-"""Check a params.yaml, as every stage does before it runs: one line for each key that is wrong, and exit code 1."""
+"""Check a params.yaml, as every stage does before it runs.
+
+One line for each key that is wrong, and exit code 1.
+"""
 
 import argparse
 from pathlib import Path
@@ -9,7 +12,9 @@ from vitscale.pipeline.consistency import check
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("folder", nargs="?", default=".", type=Path, metavar="FOLDER", help="where it is (default: here)")
+    parser.add_argument(
+        "folder", nargs="?", default=".", type=Path, metavar="FOLDER", help="where it is (default: here)"
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -1,8 +1,9 @@
 """Export a finished row as files that others use without this repository.
 
-DEST, a new folder, gets `model.onnx`; `README.md`, the model card; and, where transformers has the architecture (a ViT with a
-class token, ResNet-18 with the ImageNet stem), what `pipeline("image-classification", model=DEST)` loads: `config.json`,
-`model.safetensors`, `preprocessor_config.json`. Each is held against our own class probabilities before DEST appears.
+DEST, a new folder, gets `model.onnx`; `README.md`, the model card; and, where transformers has the
+architecture (a ViT with a class token, ResNet-18 with the ImageNet stem), what
+`pipeline("image-classification", model=DEST)` loads: `config.json`, `model.safetensors`,
+`preprocessor_config.json`. Each is held against our own class probabilities before DEST appears.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import re
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from vitscale.commands.main import add_pipeline
 from vitscale.commands.predict import load_row
 from vitscale.models.pretrained import TRANSFORMERS_VIT, vit_names
 from vitscale.models.store import Classifier, count_parameters
-from vitscale.models.vit import VitConfig
+from vitscale.models.vit import VisionTransformer, VitConfig
 from vitscale.pipeline.consistency import check
 from vitscale.results.tables import read_metrics
 from vitscale.runtime.device import Compute
@@ -39,7 +40,11 @@ def to_theirs(ours: dict[str, Tensor], names: dict[str, list[str]], patch_size: 
     """Return our ViT's state under transformers' names: what `pretrained.to_ours` takes."""
     kernel = "backbone.patch_embedding.weight"
     ours = ours | {kernel: ours[kernel].unflatten(1, (patch_size, patch_size, 3)).permute(0, 3, 1, 2)}
-    return {each: part.contiguous() for name, parts in names.items() for each, part in zip(parts, ours[name].chunk(len(parts)), strict=True)}
+    return {
+        each: part.contiguous()
+        for name, parts in names.items()
+        for each, part in zip(parts, ours[name].chunk(len(parts)), strict=True)
+    }
 
 
 def resnet_name(name: str) -> str:
@@ -47,9 +52,19 @@ def resnet_name(name: str) -> str:
     name = name.replace("head.", "classifier.1.")
     name = re.sub(r"backbone\.conv1\.", "resnet.embedder.embedder.convolution.", name)
     name = re.sub(r"backbone\.bn1\.", "resnet.embedder.embedder.normalization.", name)
-    name = re.sub(r"backbone\.layer(\d)\.(\d)\.", lambda m: f"resnet.encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.", name)
-    name = re.sub(r"\.(conv|bn)(\d)\.", lambda m: f".layer.{int(m[2]) - 1}.{'convolution' if m[1] == 'conv' else 'normalization'}.", name)
-    return name.replace("downsample.0", "shortcut.convolution").replace("downsample.1", "shortcut.normalization")
+    name = re.sub(
+        r"backbone\.layer(\d)\.(\d)\.",
+        lambda m: f"resnet.encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.",
+        name,
+    )
+    name = re.sub(
+        r"\.(conv|bn)(\d)\.",
+        lambda m: f".layer.{int(m[2]) - 1}.{'convolution' if m[1] == 'conv' else 'normalization'}.",
+        name,
+    )
+    return name.replace("downsample.0", "shortcut.convolution").replace(
+        "downsample.1", "shortcut.normalization"
+    )
 
 
 def transformers_model(model: Classifier) -> Any:
@@ -57,23 +72,29 @@ def transformers_model(model: Classifier) -> Any:
     from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
     architecture, classes, state = model.config.architecture, model.config.classes, model.state_dict()
-    labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
+    labels: Any = {
+        "id2label": dict(enumerate(classes)),
+        "label2id": {name: i for i, name in enumerate(classes)},
+    }
     if isinstance(architecture, VitConfig):
         if architecture.pool != "class":
             return None
-        state["backbone.positions"] = model.backbone.positions.detach()  # sine-cosine ones are in no state
-        theirs = ViTForImageClassification(
+        state["backbone.positions"] = cast(
+            VisionTransformer, model.backbone
+        ).positions.detach()  # sine-cosine ones are in no state
+        theirs: Any = ViTForImageClassification(
             ViTConfig(
-                hidden_size=architecture.dim, num_hidden_layers=architecture.depth, num_attention_heads=architecture.heads,
-                intermediate_size=architecture.mlp_dim, image_size=architecture.image_size,
-                patch_size=architecture.patch_size, layer_norm_eps=1e-6, **labels,
+                hidden_size=architecture.dim, num_hidden_layers=architecture.depth,
+                num_attention_heads=architecture.heads, intermediate_size=architecture.mlp_dim,
+                image_size=architecture.image_size, patch_size=architecture.patch_size,
+                layer_norm_eps=1e-6, **labels,
             )
         )  # fmt: skip
         state = to_theirs(state, vit_names(TRANSFORMERS_VIT, architecture.depth), architecture.patch_size)
     else:
         if architecture.stem != "imagenet":
             return None
-        sizes = {"embedding_size": 64, "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}
+        sizes: Any = {"embedding_size": 64, "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}
         theirs = ResNetForImageClassification(ResNetConfig(**sizes, layer_type="basic", **labels))
         state = {resnet_name(name): tensor for name, tensor in state.items()}
     theirs.load_state_dict(state)
@@ -88,7 +109,10 @@ def sample_images(count: int = 8) -> list[np.ndarray]:
 
 
 def write_transformers(model: Classifier, folder: Path) -> bool:
-    """Write what transformers loads, if it has the architecture. Raises UserError where its answers aren't ours."""
+    """Write what transformers loads, if it has the architecture.
+
+    Raises UserError where its answers aren't ours.
+    """
     from transformers import ViTImageProcessor, pipeline
 
     theirs = transformers_model(model)
@@ -110,20 +134,32 @@ def write_transformers(model: Classifier, folder: Path) -> bool:
 
 
 def write_onnx(model: Classifier, path: Path) -> None:
-    """Write `pixel_values` (b, 3, s, s) to `logits` (b, classes). Raises UserError where onnxruntime's answers aren't ours."""
+    """Write `pixel_values` (b, 3, s, s) to `logits` (b, classes).
+
+    Raises UserError where onnxruntime's answers aren't ours.
+    """
     import onnxruntime
 
     wanted = model.config.preprocessing
     inputs = wanted.to_input(wanted.stacked(sample_images()))
-    names = {"input_names": ["pixel_values"], "output_names": ["logits"]}
+    names: Any = {"input_names": ["pixel_values"], "output_names": ["logits"]}
     any_batch = ({0: torch.export.Dim("batch")},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (inputs,), path, **names, external_data=False, dynamic_shapes=any_batch, dynamo=True, verbose=False
+            model,
+            (inputs,),
+            path,
+            **names,
+            external_data=False,
+            dynamic_shapes=any_batch,
+            dynamo=True,
+            verbose=False,
         )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    parts = [session.run(None, {"pixel_values": part.numpy()})[0] for part in inputs.split([1, len(inputs) - 1])]
+    parts = [
+        session.run(None, {"pixel_values": part.numpy()})[0] for part in inputs.split([1, len(inputs) - 1])
+    ]
     _compare("onnxruntime", torch.from_numpy(np.concatenate(parts)).softmax(1), model)
 
 
@@ -132,11 +168,16 @@ def _compare(name: str, found: Tensor, model: Classifier) -> None:
     wanted = predict(model, sample_images(), Compute(torch.device("cpu"))).softmax(1)
     difference = (found - wanted).abs().max().item()
     if not difference <= TOLERANCE:
-        raise UserError(f"{name} gives class probabilities that differ from ours by {difference:.1e}; nothing is exported")
+        raise UserError(
+            f"{name} gives class probabilities that differ from ours by {difference:.1e}; nothing is exported"
+        )
 
 
 def export(row: str, destination: Path, pipeline: Path) -> bool:
-    """Write a row's files; return whether transformers can load them. Raises UserError and leaves nothing where it can't."""
+    """Write a row's files; return whether transformers can load them.
+
+    Raises UserError and leaves nothing where it can't.
+    """
     params = read_yaml(pipeline / "params.yaml")
     check(params)
     if row not in params["rows"]:
@@ -149,12 +190,16 @@ def export(row: str, destination: Path, pipeline: Path) -> bool:
     if not path.exists():
         raise UserError(f"{path} is not there: the row isn't finished; run `dvc repro` in {pipeline}")
     model, folder = load_row(row, pipeline).eval(), pipeline / "models/finetuned" / row
-    scores, history = read_metrics(path), read_metrics(pipeline / f"metrics/history/finetune/{row}.json") or {}
-    training = read_metrics(folder / "training.json")
-    known = {name: history.get(name) for name in training}
-    if known != training or scores["parameters"] != count_parameters(model):
-        raise UserError(f"{path} and its history are not of the model in {folder}; run `dvc repro` in {pipeline}")
-    with tempfile.TemporaryDirectory(dir=destination.absolute().parent, prefix=f".{destination.name}.") as name:
+    scores, training = read_metrics(path) or {}, read_metrics(folder / "training.json") or {}
+    history = read_metrics(pipeline / f"metrics/history/finetune/{row}.json") or {}
+    same_training = training and {name: history.get(name) for name in training} == training
+    if not same_training or scores["parameters"] != count_parameters(model):
+        raise UserError(
+            f"{path} and its history are not of the model in {folder}; run `dvc repro` in {pipeline}"
+        )
+    with tempfile.TemporaryDirectory(
+        dir=destination.absolute().parent, prefix=f".{destination.name}."
+    ) as name:
         part = Path(name) / "export"
         part.mkdir()
         in_transformers = write_transformers(model, part)
@@ -180,5 +225,12 @@ def main(arguments: argparse.Namespace) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     in_transformers = export(arguments.row, arguments.destination, arguments.pipeline)
-    print(f"{arguments.destination}: ONNX and model card" + (", and a folder that transformers loads" if in_transformers else
-          "; transformers has no such architecture (it has ViTs with a class token and ResNet-18 with the ImageNet stem)"))
+    print(
+        f"{arguments.destination}: ONNX and model card"
+        + (
+            ", and a folder that transformers loads"
+            if in_transformers
+            else "; transformers has no such architecture (it has ViTs with a class token and ResNet-18 with "
+            "the ImageNet stem)"
+        )
+    )

@@ -1,4 +1,4 @@
-"""The program `vitscale`: one command after another, each in a module of its own that has `add_arguments` and `main`."""
+"""The program `vitscale`: each command is a module of its own, with `add_arguments` and `main`."""
 
 import argparse
 import importlib
@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command that the arguments name; by default those of the command line."""
     given = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
-        prog="vitscale", description="What people run beside `dvc repro`.", epilog="`vitscale COMMAND --help` says more."
+        prog="vitscale",
+        description="What people run beside `dvc repro`.",
+        epilog="`vitscale COMMAND --help` says more.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, line in COMMANDS.items():
@@ -42,5 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
 def add_pipeline(parser: argparse.ArgumentParser) -> None:
     """Add the option that names a pipeline's folder."""
     parser.add_argument(
-        "--pipeline", default=".", type=Path, metavar="FOLDER", help="the folder of its dvc.yaml (default: this one)"
+        "--pipeline",
+        default=".",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder of its dvc.yaml (default: this one)",
     )

@@ -1,8 +1,8 @@
 """Make the pages of `dvc plots show` and `dvc plots diff` work without a network; once is enough.
 
-DVC's page loads Vega's scripts from a CDN. This writes .dvc/tmp/offline.html, the committed page template with those
-scripts in it, and makes it the template of each of this checkout's pipelines; there
-`dvc config --local --unset plots.html_template` takes it back.
+DVC's page loads Vega's scripts from a CDN. This writes .dvc/tmp/offline.html, the committed page template
+with those scripts in it, and makes it the template of each of this checkout's pipelines; there `dvc config
+--local --unset plots.html_template` takes it back.
 """
 
 import argparse
@@ -25,9 +25,19 @@ def main(arguments: argparse.Namespace) -> None:
     root = Path(found.stdout.strip())
     if found.returncode or not (root / ".dvc/plots/page.html").exists():
         raise UserError("there is no .dvc/plots/page.html; run this in a checkout of the repository")
-    scripts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version="5.8")  # nearest to DVC's own, 5.2
-    page = (root / ".dvc/plots/page.html").read_text(encoding="utf-8").replace("{scripts}", f"<script>{scripts}</script>")
+    scripts = vl_convert.javascript_bundle(
+        "window.vegaEmbed = vegaEmbed", vl_version="5.8"
+    )  # nearest to DVC's own, 5.2
+    page = (
+        (root / ".dvc/plots/page.html")
+        .read_text(encoding="utf-8")
+        .replace("{scripts}", f"<script>{scripts}</script>")
+    )
     for dvc in [root / ".dvc", *root.glob("examples/*/.dvc")]:
         write_bytes(dvc / "tmp/offline.html", page.encode())
-        subprocess.run(["dvc", "config", "--local", "plots.html_template", "tmp/offline.html"], cwd=dvc.parent, check=True)
+        subprocess.run(
+            ["dvc", "config", "--local", "plots.html_template", "tmp/offline.html"],
+            cwd=dvc.parent,
+            check=True,
+        )
     print("pages of `dvc plots show` and `dvc plots diff` now need no network")

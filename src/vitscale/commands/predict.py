@@ -1,14 +1,17 @@
 """Classify images with a finished row: class, probability and the five most probable classes of each.
 
-IMAGE is a file of any size, or a folder, of which every image is taken. An image that can't be read is named, the rest go
-on, and the exit code is 1. Images are resized to the model's square, whatever their shape, and go through the model in float32.
+IMAGE is a file of any size, or a folder, of which every image is taken. An image that can't be read is named,
+the rest go on, and the exit code is 1. Images are resized to the model's square, whatever their shape, and go
+through the model in float32.
 """
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,14 +24,26 @@ from vitscale.runtime.device import setup
 from vitscale.training.inference import predict
 
 BATCH_SIZE = 32
-ENDINGS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")  # taken from folders
+ENDINGS = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)  # taken from folders
 
 
 def read_image(path: Path) -> np.ndarray:
     """Return an image file as uint8 (h, w, 3). Raises UserError where it can't be read."""
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
+        with Image.open(path) as file:
+            image: Image.Image = ImageOps.exif_transpose(file)
             if image.mode.startswith("I;16"):  # Pillow would cut it off at 255
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             elif image.mode in ("I", "F"):
@@ -53,7 +68,9 @@ def load_row(row: str, pipeline: Path) -> Classifier:
     folder = pipeline / "models/finetuned"
     if not (folder / row).is_dir():
         there = ", ".join(sorted(path.name for path in folder.glob("*") if path.is_dir())) or "no model"
-        raise UserError(f"{folder / row} is not there; {folder} has {there}; `dvc repro` makes it, `dvc pull` brings it")
+        raise UserError(
+            f"{folder / row} is not there; {folder} has {there}; `dvc repro` makes it, `dvc pull` brings it"
+        )
     return load_model(folder / row)
 
 
@@ -78,7 +95,9 @@ class Reader:
                 self.fail(error)
         return found
 
-    def batches(self, files: list[Path], wanted: Preprocessing) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
+    def batches(
+        self, files: list[Path], wanted: Preprocessing
+    ) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
         """Yield the images that can be read, some at a time, at a model's size: photographs are large."""
         for start in range(0, len(files), BATCH_SIZE):
             paths, images = [], []
@@ -101,8 +120,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the command; exit code 1 where an image can't be read. Raises UserError where the row isn't there."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
+    """Run the command; exit code 1 where an image can't be read.
+
+    Raises UserError where the row isn't there.
+    """
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")  # a file's name may be no text
     compute, reader, answers = setup(), Reader(), []
     model = load_row(arguments.row, arguments.pipeline)
     classes, files = model.config.classes, reader.files(arguments.images)
@@ -112,11 +134,16 @@ def main(arguments: argparse.Namespace) -> None:
     for paths, images in reader.batches(files, model.config.preprocessing):
         best = predict(model, images, compute, BATCH_SIZE).softmax(1).topk(min(5, len(classes)))
         for path, values, indices in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
-            top = [{"class": classes[i], "probability": value} for i, value in zip(indices, values, strict=True)]
+            top = [
+                {"class": classes[i], "probability": value} for i, value in zip(indices, values, strict=True)
+            ]
             answers.append({"image": str(path), **top[0], "top5": top})
             if not arguments.json:
                 text = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in top)
-                print(f"{str(path):{width}}  {top[0]['class']:20}  {top[0]['probability']:11.1%}  {text}", flush=True)
+                print(
+                    f"{str(path):{width}}  {top[0]['class']:20}  {top[0]['probability']:11.1%}  {text}",
+                    flush=True,
+                )
     if arguments.json:
         print(json.dumps(answers, indent=2))
     sys.exit(1 if reader.failed else 0)

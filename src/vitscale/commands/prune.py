@@ -1,7 +1,8 @@
 """Take away what entries that params.yaml no longer has left behind.
 
-Those are their stages in dvc.lock and the outputs that it records of them. An output that is no longer what the run left
-stays where it is. DVC's cache keeps the runs, so that an entry that comes back runs nothing; `dvc gc -w` empties it.
+Those are their stages in dvc.lock and the outputs that it records of them. An output that is no longer what
+the run left stays where it is. DVC's cache keeps the runs, so that an entry that comes back runs nothing;
+`dvc gc -w` empties it.
 """
 
 import argparse

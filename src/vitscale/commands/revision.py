@@ -11,7 +11,9 @@ from vitscale.base.digests import md5_of
 from vitscale.base.errors import UserError
 from vitscale.results.tables import hits, parse_csv, parse_metrics
 
-Counts = dict[tuple[str, str], int] | None  # a confusion matrix, by actual and predicted class; None where there is none
+Counts = (
+    dict[tuple[str, str], int] | None
+)  # a confusion matrix, by actual and predicted class; None where there is none
 
 
 def command(folder: Path, *arguments: str) -> str:
@@ -37,7 +39,9 @@ class Revision:
             return (self.root / path).read_bytes() if (self.root / path).is_file() else None
         # An example's dvc.yaml is a link, which git's other ways to read a file give as it stands.
         asked = ["git", "cat-file", "--batch", "--follow-symlinks"]
-        done = subprocess.run(asked, cwd=self.root, capture_output=True, input=f"{self.name}:{path}\n".encode())
+        done = subprocess.run(
+            asked, cwd=self.root, capture_output=True, input=f"{self.name}:{path}\n".encode()
+        )
         head, _, content = done.stdout.partition(b"\n")
         kind, size = head.split()[1:] if len(head.split()) == 3 else (b"", b"0")
         return content[: int(size)] if kind == b"blob" else None
@@ -59,10 +63,13 @@ class Revision:
 
     def confusion(self, row: str) -> Counts:
         """Return a row's counts by (actual class, predicted class)."""
-        table = self.table(f"metrics/confusion/{row}.csv")
-        return table and {(line["actual"], line["predicted"]): int(line["count"]) for line in table}
+        table = self.table(f"metrics/confusion/{row}.csv") or []
+        return {(line["actual"], line["predicted"]): int(line["count"]) for line in table} or None
 
     def hits(self, row: str) -> tuple[list[str], np.ndarray] | None:
-        """Return the fingerprint of the row's test images, and whether it got each right; None where it isn't known."""
+        """Return the fingerprint of the row's test images, and whether it got each right.
+
+        None where it isn't known.
+        """
         figures = parse_metrics(self.read(f"metrics/rows/{row}.json") or b"{}")
         return (figures["test_labels_sha256"], hits(figures)) if "predicted" in figures else None

@@ -1,21 +1,28 @@
-"""Share every run with colleagues through the DVC remote, of values changed since too: push here, fetch elsewhere.
+"""Share every run with colleagues through the DVC remote, of values changed since too.
 
-`dvc push --run-cache` (DVC 3.67) sends the record of each run, but of the outputs only those that the workspace has now, and
-none that git keeps; so a colleague's `dvc repro` would run a value again. This sends and brings all of them.
+Push here, fetch elsewhere.
+
+`dvc push --run-cache` (DVC 3.67) sends the record of each run, but of the outputs only those that the
+workspace has now, and none that git keeps; so a colleague's `dvc repro` would run a value again. This sends
+and brings all of them.
 """
 
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from vitscale.base.errors import UserError
 from vitscale.commands.main import add_pipeline
 
 
 def share(way: str, remote: str | None) -> tuple[int, int]:
-    """Push or fetch the run cache of the DVC project in this folder; return how many runs and how many files are moved.
+    """Push or fetch the run cache of the DVC project in this folder.
 
-    A run whose outputs are no longer in the cache is left out. Raises DvcException where the remote can't be used.
+    Return how many runs and how many files are moved.
+
+    A run whose outputs are no longer in the cache is left out. Raises DvcException where the remote can't be
+    used.
     """
     from dvc.repo import Repo  # takes a second to import
 
@@ -27,12 +34,14 @@ def share(way: str, remote: str | None) -> tuple[int, int]:
         else:
             runs = [(path.parent.name, path.name) for path in Path(cache.cache_dir).glob("*/*/*")]
             runs = [run for run in runs if cache._create_stage(cache._load_cache(*run)).outs_cached()]
-            moved = repo.cloud.push(objects(cache, runs), remote=remote)  # before the records, which then never lead to nothing
+            moved = repo.cloud.push(
+                objects(cache, runs), remote=remote
+            )  # before the records, which then never lead to nothing
             cache.push(remote)
     return len(runs), len(moved.transferred)
 
 
-def objects(cache, runs: list[tuple[str, str]]) -> set:
+def objects(cache: Any, runs: list[tuple[str, str]]) -> set:
     """Return what the cache has of the runs' outputs."""
     return set().union(*cache.get_used_objs(runs, force=True).values())
 

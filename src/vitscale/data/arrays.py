@@ -1,6 +1,9 @@
-"""A split of a data set on disk: `images.npy` (uint8, n x h x w x 3), `labels.npy` (int64, n), `classes.json`.
+"""A split of a data set on disk.
 
-What a frozen backbone makes of such images is a split too, with `features.npy` (float32, n x d) for the images.
+`images.npy` (uint8, n x h x w x 3), `labels.npy` (int64, n), `classes.json`.
+
+What a frozen backbone makes of such images is a split too, with `features.npy` (float32, n x d) for the
+images.
 """
 
 import io
@@ -32,14 +35,19 @@ def load_split(folder: Path) -> Split:
         labels = np.load(folder / "labels.npy", allow_pickle=False)
         return Split(images, labels, json.loads((folder / "classes.json").read_text()))
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{folder} holds no usable split ({error}); `dvc checkout` brings outputs back") from error
+        raise UserError(
+            f"{folder} holds no usable split ({error}); `dvc checkout` brings outputs back"
+        ) from error
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return the sorted indices of a fraction of each class, at least one image; a smaller share lies in a larger."""
+    """Return the sorted indices of a fraction of each class, at least one image.
+
+    A smaller share lies in a larger.
+    """
     rng = np.random.default_rng(seed)
     members = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
-    return np.sort(np.concatenate([each[:max(1, round(fraction * len(each)))] for each in members]))
+    return np.sort(np.concatenate([each[: max(1, round(fraction * len(each)))] for each in members]))
 
 
 class SplitWriter:
@@ -52,17 +60,20 @@ class SplitWriter:
         self.file = open(folder / "images.npy", "wb")
         shape = (count, image_size, image_size, 3)
         np.lib.format.write_array_header_1_0(
-            self.file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            self.file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        )
         write_json(folder / "classes.json", classes)
 
     def add(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.file.write(np.ascontiguousarray(images).data)
-        self.labels[self.written:self.written + len(labels)] = labels
+        self.labels[self.written : self.written + len(labels)] = labels
         self.written += len(labels)
 
     def close(self) -> None:
         self.file.close()
-        assert self.written == len(self.labels), f"{self.folder}: {self.written} of {len(self.labels)} images written"
+        assert self.written == len(self.labels), (
+            f"{self.folder}: {self.written} of {len(self.labels)} images written"
+        )
         write_array(self.folder / "labels.npy", self.labels)
 
 

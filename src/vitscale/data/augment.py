@@ -18,7 +18,9 @@ class Policy:
 
     crop_padding: int  # random crop after zero padding by so many pixels
     flip: bool  # horizontal, with probability 1/2
-    trivial_augment: bool  # TrivialAugment (Müller & Hutter 2021): one operation an image at a random strength
+    trivial_augment: (
+        bool  # TrivialAugment (Müller & Hutter 2021): one operation an image at a random strength
+    )
     erasing: float  # probability of random erasing (Zhong et al. 2020), to the channel mean
     mixup: float  # alpha of mixup (Zhang et al. 2018)
     cutmix: float  # alpha of CutMix (Yun et al. 2019); with both on, each image gets either
@@ -42,14 +44,16 @@ def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
     """
     batch, height, width, channels = images.shape
     padded = images.new_zeros(batch, height + 2 * padding, width + 2 * padding, channels)
-    padded[:, padding:padding + height, padding:padding + width] = images
+    padded[:, padding : padding + height, padding : padding + width] = images
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
     each = torch.arange(batch, device=images.device)
     return padded[each[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _boxes(batch: int, height: int, width: int, box_height: Tensor, box_width: Tensor, generator: torch.Generator) -> Tensor:
+def _boxes(
+    batch: int, height: int, width: int, box_height: Tensor, box_width: Tensor, generator: torch.Generator
+) -> Tensor:
     """Return masks (b, h, w), true inside one random box an image."""
     top = (torch.rand(batch, generator=generator) * (height - box_height + 1)).floor()
     left = (torch.rand(batch, generator=generator) * (width - box_width + 1)).floor()
@@ -77,11 +81,17 @@ def _beta(alpha: float, batch: int, generator: torch.Generator) -> Tensor:
     return gamma[0] / gamma.sum(0)
 
 
-def mix(images: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def mix(
+    images: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Mix every image, and its target (b, classes), with another of the batch, by mixup or by CutMix."""
     batch, height, width, _ = images.shape
     partner = torch.randperm(batch, generator=generator).to(images.device)
-    cut = torch.rand(batch, generator=generator) < 0.5 if mixup and cutmix else torch.full((batch,), bool(cutmix))
+    cut = (
+        torch.rand(batch, generator=generator) < 0.5
+        if mixup and cutmix
+        else torch.full((batch,), bool(cutmix))
+    )
     share = torch.ones(batch)
     mask = torch.zeros(batch, height, width, dtype=torch.bool)
     if mixup:
@@ -93,13 +103,22 @@ def mix(images: Tensor, targets: Tensor, mixup: float, cutmix: float, generator:
     kept = share * (1 - mask.float().mean((1, 2)))
     share, kept, mask = share.to(images.device), kept.to(images.device), mask.to(images.device)
     weight = (share.view(-1, 1, 1) * ~mask)[..., None]
-    return images * weight + images[partner] * (1 - weight), targets * kept[:, None] + targets[partner] * (1 - kept[:, None])
+    return images * weight + images[partner] * (1 - weight), targets * kept[:, None] + targets[partner] * (
+        1 - kept[:, None]
+    )
 
 
 def augment(
-    images: Tensor, labels: Tensor, num_classes: int, policy: Policy, mean: list[float], generator: torch.Generator
+    images: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    policy: Policy,
+    mean: list[float],
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Augment uint8 images (b, h, w, 3) with labels (b,); return float images in 0..255 and targets (b, classes).
+    """Augment uint8 images (b, h, w, 3) with labels (b,).
+
+    Return float images in 0..255 and targets (b, classes).
 
     `mean` (three values in 0..1) fills what random erasing takes out.
     """

@@ -23,13 +23,15 @@ def leaked(images: np.ndarray, test: Split) -> np.ndarray:
 
 
 def split_off(split: Split, usable: np.ndarray, share: float, seed: int) -> dict[str, np.ndarray]:
-    """Return sorted indices of `train` and `validation`: of each class's usable images that share, at least one."""
+    """Return sorted indices of `train` and `validation`: a share of each class's usable images."""
     rng = np.random.default_rng(seed)
     parts: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
     for label, name in enumerate(split.classes):
         members = rng.permutation(np.flatnonzero((split.labels == label) & usable))
         if len(members) < 2:
-            raise UserError(f"class {name} has {len(members)} usable images; it needs two, one of them for validation")
+            raise UserError(
+                f"class {name} has {len(members)} usable images; it needs two, one of them for validation"
+            )
         count = min(max(1, round(share * len(members))), len(members) - 1)
         parts["validation"].append(members[:count])
         parts["train"].append(members[count:])
@@ -39,7 +41,7 @@ def split_off(split: Split, usable: np.ndarray, share: float, seed: int) -> dict
 def write_part(split: Split, indices: np.ndarray, folder: Path) -> None:
     writer = SplitWriter(folder, len(indices), split.images.shape[1], split.classes)
     for start in range(0, len(indices), CHUNK):
-        chosen = indices[start:start + CHUNK]
+        chosen = indices[start : start + CHUNK]
         writer.add(split.images[chosen], split.labels[chosen])
     writer.close()
 
@@ -48,7 +50,7 @@ def channel_statistics(split: Split, indices: np.ndarray) -> tuple[list[float], 
     """Return the channels' means and standard deviations of values in 0..1, from exact integer sums."""
     total, squares = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
     for start in range(0, len(indices), CHUNK):
-        values = split.images[indices[start:start + CHUNK]].astype(np.int64)
+        values = split.images[indices[start : start + CHUNK]].astype(np.int64)
         total += values.sum((0, 1, 2))
         squares += (values**2).sum((0, 1, 2))
     mean = total / (len(indices) * split.images.shape[1] ** 2)
@@ -57,8 +59,10 @@ def channel_statistics(split: Split, indices: np.ndarray) -> tuple[list[float], 
     return (mean / 255).tolist(), (std / 255).tolist()
 
 
-def preview(split: Split, indices: np.ndarray, mean: list[float], policies: dict[str, Policy], seed: int) -> Image.Image:
-    """Return a picture: a row of images as they are, then two draws of each policy, which is checked on the way.
+def preview(
+    split: Split, indices: np.ndarray, mean: list[float], policies: dict[str, Policy], seed: int
+) -> Image.Image:
+    """Return a picture: images as they are, then two draws of each policy, which is checked on the way.
 
     Raises UserError for a policy that gives anything but finite images in 0..255 with targets that sum to 1.
     """
@@ -68,7 +72,9 @@ def preview(split: Split, indices: np.ndarray, mean: list[float], policies: dict
     rows = [("as they are", images.float())]
     for name, policy in policies.items():
         for draw in range(2):
-            result, targets = augment(images, labels, len(split.classes), policy, mean, generator_for(seed, draw))
+            result, targets = augment(
+                images, labels, len(split.classes), policy, mean, generator_for(seed, draw)
+            )
             good = result.isfinite().all() and result.min() >= -1e-3 and result.max() <= 255.001
             if not good or result.shape != rows[0][1].shape or not (targets.sum(1) - 1).abs().max() <= 1e-5:
                 raise UserError(f"augment.{name} gives images outside 0..255 or targets that don't sum to 1")

@@ -1,6 +1,7 @@
 """TrivialAugment (Müller & Hutter 2021) for batches: one operation an image, at a random strength.
 
-The operations take and return uint8 values, as torchvision's own do, which the tests hold them against, image by image.
+The operations take and return uint8 values, as torchvision's own do, which the tests hold them against, image
+by image.
 """
 
 import math
@@ -8,13 +9,23 @@ import math
 import torch
 from torch import Tensor
 
-# TrivialAugmentWide's operations (table 1 of the paper, as in torchvision): name, least and greatest strength, signed.
+# TrivialAugmentWide's operations (the paper's table 1, as in torchvision): name, least and greatest strength,
+# signed.
 TRIVIAL = [
-    ("identity", 0.0, 0.0, False), ("shear_x", 0.0, 0.99, True), ("shear_y", 0.0, 0.99, True),
-    ("translate_x", 0.0, 32.0, True), ("translate_y", 0.0, 32.0, True), ("rotate", 0.0, 135.0, True),
-    ("brightness", 0.0, 0.99, True), ("color", 0.0, 0.99, True), ("contrast", 0.0, 0.99, True),
-    ("sharpness", 0.0, 0.99, True), ("posterize", 8.0, 2.0, False), ("solarize", 255.0, 0.0, False),
-    ("autocontrast", 0.0, 0.0, False), ("equalize", 0.0, 0.0, False),
+    ("identity", 0.0, 0.0, False),
+    ("shear_x", 0.0, 0.99, True),
+    ("shear_y", 0.0, 0.99, True),
+    ("translate_x", 0.0, 32.0, True),
+    ("translate_y", 0.0, 32.0, True),
+    ("rotate", 0.0, 135.0, True),
+    ("brightness", 0.0, 0.99, True),
+    ("color", 0.0, 0.99, True),
+    ("contrast", 0.0, 0.99, True),
+    ("sharpness", 0.0, 0.99, True),
+    ("posterize", 8.0, 2.0, False),
+    ("solarize", 255.0, 0.0, False),
+    ("autocontrast", 0.0, 0.0, False),
+    ("equalize", 0.0, 0.0, False),
 ]
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 
@@ -32,7 +43,11 @@ def _gray(images: Tensor) -> Tensor:
 def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
     kernel = torch.ones(3, 1, 3, 3, device=images.device)
     kernel[:, :, 1, 1] = 5
-    blurred = torch.nn.functional.conv2d(images.permute(0, 3, 1, 2), kernel / 13, groups=3).permute(0, 2, 3, 1).round()
+    blurred = (
+        torch.nn.functional.conv2d(images.permute(0, 3, 1, 2), kernel / 13, groups=3)
+        .permute(0, 2, 3, 1)
+        .round()
+    )
     inner, result = images[:, 1:-1, 1:-1], images.clone()  # the border stays as it is
     result[:, 1:-1, 1:-1] = (inner + (1 - factor.view(-1, 1, 1, 1)) * (blurred - inner)).clamp(0, 255).floor()
     return result
@@ -62,10 +77,15 @@ def _affine(images: Tensor, matrices: Tensor) -> Tensor:
     batch, height, width, _ = images.shape
     x = torch.linspace(-width * 0.5 + 0.5, width * 0.5 - 0.5, width, device=images.device)
     y = torch.linspace(-height * 0.5 + 0.5, height * 0.5 - 0.5, height, device=images.device)
-    base = torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x).expand(height, width)], -1)
+    base = torch.stack(
+        [x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x).expand(height, width)],
+        -1,
+    )
     scale = torch.tensor([0.5 * width, 0.5 * height], device=images.device)
     grid = (base.view(1, -1, 3) @ (matrices.transpose(1, 2) / scale)).view(batch, height, width, 2)
-    moved = torch.nn.functional.grid_sample(images.permute(0, 3, 1, 2), grid, "nearest", "zeros", align_corners=False)
+    moved = torch.nn.functional.grid_sample(
+        images.permute(0, 3, 1, 2), grid, "nearest", "zeros", align_corners=False
+    )
     return moved.permute(0, 2, 3, 1)
 
 
@@ -89,7 +109,7 @@ def _matrices(name: str, strength: Tensor, image_size: int) -> Tensor:
 
 
 def operate(name: str, images: Tensor, strength: Tensor) -> Tensor:
-    """Apply one operation to float images (b, h, w, 3) of whole values 0..255, each at its own strength (b,)."""
+    """Apply an operation to float images (b, h, w, 3) of whole values 0..255, each at a strength (b,)."""
     if name in GEOMETRIC:
         return _affine(images, _matrices(name, strength, images.shape[1]).to(images.device))
     strength = strength.to(images.device)
@@ -117,7 +137,10 @@ def operate(name: str, images: Tensor, strength: Tensor) -> Tensor:
 
 
 def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """TrivialAugmentWide on float images (b, h, w, 3): one operation, one of 31 strengths and a sign for each."""
+    """TrivialAugmentWide on float images (b, h, w, 3).
+
+    One operation, one of 31 strengths and a sign for each.
+    """
     batch = len(images)
     which = torch.randint(len(TRIVIAL), (batch,), generator=generator)
     level = torch.randint(31, (batch,), generator=generator)
@@ -129,7 +152,9 @@ def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
             continue
         strength = low + (high - low) * level[chosen] / 30
         if name == "posterize":
-            strength = (8 - level[chosen] / (30 / 6)).round()  # bits, written as torchvision does for the same rounding
+            strength = (
+                8 - level[chosen] / (30 / 6)
+            ).round()  # bits, written as torchvision does for the same rounding
         if signed:
             strength = strength * sign[chosen]
         on_device = chosen.to(images.device)

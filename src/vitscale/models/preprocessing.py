@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def resize(images: Tensor, size: int, interpolation: str) -> Tensor:
-    """Return images (b, c, h, w) as (b, c, size, size), by "bilinear" or "bicubic" interpolation with antialiasing."""
+    """Return images (b, c, h, w) as (b, c, size, size), by "bilinear" or "bicubic", with antialiasing."""
     if images.shape[-2:] == (size, size):
         return images
     return nn.functional.interpolate(images, (size, size), mode=interpolation, antialias=True)
@@ -17,7 +17,7 @@ def resize(images: Tensor, size: int, interpolation: str) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """The side of a model's images in pixels, how others are resized to it, and the channels' statistics in 0..1."""
+    """A model's image side in pixels, how others are resized to it, and the channels' statistics in 0..1."""
 
     image_size: int
     interpolation: str
@@ -25,17 +25,23 @@ class Preprocessing:
     std: list[float]
 
     def to_input(self, images: Tensor, size: int | None = None) -> Tensor:
-        """Return images (b, h, w, 3) in 0..255 as (b, 3, s, s), standardised; s is `size`, by default the model's own.
+        """Return images (b, h, w, 3) in 0..255 as (b, 3, s, s), standardised.
+
+        S is `size`, by default the model's own.
 
         Features (b, d), a frozen backbone's answers, stay as they are.
         """
         if images.ndim == 2:
             return images
         mean, std = (255 * torch.tensor(values, device=images.device) for values in (self.mean, self.std))
-        return resize(((images - mean) / std).permute(0, 3, 1, 2), size or self.image_size, self.interpolation)
+        return resize(
+            ((images - mean) / std).permute(0, 3, 1, 2), size or self.image_size, self.interpolation
+        )
 
     def fitted(self, images: Tensor) -> Tensor:
-        """Return uint8 images (b, h, w, 3) at the model's size, as whole numbers: as an image library resizes a file.
+        """Return uint8 images (b, h, w, 3) at the model's size, as whole numbers.
+
+        As an image library resizes a file.
 
         Training, where rounding would cost time and change nothing that counts, resizes without it.
         """

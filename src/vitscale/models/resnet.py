@@ -12,8 +12,8 @@ FEATURES = 512
 class ResNet18Config:
     """A ResNet-18's parameters, as params.yaml's `models` has them.
 
-    `stem` "imagenet" is torchvision's own, 7x7 with stride 2 and max pooling; "cifar" is 3x3 with stride 1 and no pooling
-    (He et al. 2016, section 4.2, as is usual for 32 px).
+    `stem` "imagenet" is torchvision's own, 7x7 with stride 2 and max pooling; "cifar" is 3x3 with stride 1
+    and no pooling (He et al. 2016, section 4.2, as is usual for 32 px).
     """
 
     image_size: int
@@ -22,7 +22,9 @@ class ResNet18Config:
 
 def resnet18(config: ResNet18Config) -> nn.Module:
     """Return ResNet-18 without its head: images (batch, 3, s, s) to features (batch, 512)."""
-    from torchvision.models import resnet18 as build_resnet18  # only where it is used: it takes a second to import
+    from torchvision.models import (
+        resnet18 as build_resnet18,
+    )  # only where it is used: it takes a second to import
 
     model = build_resnet18()
     model.fc = nn.Identity()

@@ -1,8 +1,10 @@
-"""Models in memory and on disk: a backbone under a linear head, and the folder from which `build` makes it again.
+"""Models in memory, a backbone under a linear head, and on disk.
 
-The folder has `model.safetensors` and `config.json`: the architecture's parameters as params.yaml has them, the names of its
-`classes` (none: no head), and what it wants of its input: `interpolation` for images of another size, `mean` and `std` of the
-channels, null until a training sets them from its data.
+A backbone under a linear head, and the folder from which `build` makes it again.
+
+The folder has `model.safetensors` and `config.json`: the architecture's parameters as params.yaml has them,
+the names of its `classes` (none: no head), and what it wants of its input: `interpolation` for images of
+another size, `mean` and `std` of the channels, null until a training sets them from its data.
 """
 
 import json
@@ -22,13 +24,24 @@ from vitscale.models.preprocessing import Preprocessing
 from vitscale.models.resnet import ResNet18Config, resnet18
 from vitscale.models.vit import VisionTransformer, VitConfig
 
-ARCHITECTURES: dict[str, type[VitConfig] | type[ResNet18Config]] = {"vit": VitConfig, "resnet18": ResNet18Config}
-INPUT = ("classes", "interpolation", "mean", "std")  # what config.json has beside the architecture's parameters
+ARCHITECTURES: dict[str, type[VitConfig] | type[ResNet18Config]] = {
+    "vit": VitConfig,
+    "resnet18": ResNet18Config,
+}
+INPUT = (
+    "classes",
+    "interpolation",
+    "mean",
+    "std",
+)  # what config.json has beside the architecture's parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What config.json says of a model. `order` is that of its keys, kept so that a copy has the same bytes."""
+    """What config.json says of a model.
+
+    `order` is that of its keys, kept so that a copy has the same bytes.
+    """
 
     architecture: VitConfig | ResNet18Config
     classes: list[str]
@@ -39,7 +52,10 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, content: dict) -> "ModelConfig":
-        """Return the config in a config.json's mapping. Raises KeyError or TypeError where a key is missing or unknown."""
+        """Return the config in a config.json's mapping.
+
+        Raises KeyError or TypeError where a key is missing or unknown.
+        """
         options = {name: value for name, value in content.items() if name not in ("architecture", *INPUT)}
         return cls(
             architecture=ARCHITECTURES[content["architecture"]](**options),
@@ -49,27 +65,41 @@ class ModelConfig:
 
     @classmethod
     def untrained(cls, entry: dict) -> "ModelConfig":
-        """Return the config of an untrained model without a head, from its entry of params.yaml's `models`."""
+        """Return the config of an untrained model without a head, from its entry of `models`."""
         options = {name: value for name, value in entry.items() if name != "seed"}
-        return cls.from_json(options | {"classes": [], "interpolation": "bilinear", "mean": None, "std": None})
+        return cls.from_json(
+            options | {"classes": [], "interpolation": "bilinear", "mean": None, "std": None}
+        )
 
     def to_json(self) -> dict:
         """Return the mapping that config.json holds."""
         kind = next(name for name, each in ARCHITECTURES.items() if isinstance(self.architecture, each))
-        values = {"architecture": kind, **asdict(self.architecture), **{name: getattr(self, name) for name in INPUT}}
+        values = {
+            "architecture": kind,
+            **asdict(self.architecture),
+            **{name: getattr(self, name) for name in INPUT},
+        }
         return {name: values[name] for name in self.order}
 
     @property
     def preprocessing(self) -> Preprocessing:
         """What the model wants of its input. Raises ValueError for one that has no statistics yet."""
         if self.mean is None or self.std is None:
-            raise ValueError("an untrained model has no channel statistics before `with_statistics` gives it some")
+            raise ValueError(
+                "an untrained model has no channel statistics before `with_statistics` gives it some"
+            )
         return Preprocessing(
-            image_size=self.architecture.image_size, interpolation=self.interpolation, mean=self.mean, std=self.std
+            image_size=self.architecture.image_size,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
         )
 
     def with_statistics(self, folder: Path) -> "ModelConfig":
-        """Return the config with a prepared data set's `mean` and `std`, unless it has some: trained models keep their own."""
+        """Return the config with a prepared data set's `mean` and `std`, unless it has some.
+
+        Trained models keep their own.
+        """
         if self.mean is not None:
             return self
         statistics = json.loads((folder / "statistics.json").read_text())
@@ -77,14 +107,17 @@ class ModelConfig:
 
 
 class Classifier(nn.Module):
-    """A backbone and, with classes to tell apart, a linear head: images (batch, 3, s, s) to logits (batch, classes).
+    """A backbone and, with classes to tell apart, a linear head.
 
-    A new head is zero (Dosovitskiy et al. 2021, section 3.2), so it needs no seed. `config` says what the model is.
+    Images (batch, 3, s, s) to logits (batch, classes).
+
+    A new head is zero (Dosovitskiy et al. 2021, section 3.2), so it needs no seed. `config` says what the
+    model is.
     """
 
     def __init__(self, backbone: nn.Module, features: int, config: ModelConfig):
         super().__init__()
-        self.backbone, self.config = backbone, config
+        self.backbone, self.features, self.config = backbone, features, config
         self.head = nn.Linear(features, len(config.classes)) if config.classes else nn.Identity()
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
@@ -95,7 +128,7 @@ class Classifier(nn.Module):
 
     def head_alone(self) -> "Classifier":
         """Return a new head for the backbone's features (batch, d), to be trained without it."""
-        return Classifier(nn.Identity(), self.head.in_features, self.config)
+        return Classifier(nn.Identity(), self.features, self.config)
 
 
 def build(config: ModelConfig) -> Classifier:
@@ -130,7 +163,9 @@ def load_model(folder: Path, classes: list[str] | None = None, statistics: Path 
             raise KeyError(f"missing {missing}, unknown {unknown}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{folder} holds no usable model ({reason}); `dvc checkout` brings outputs back") from error
+        raise UserError(
+            f"{folder} holds no usable model ({reason}); `dvc checkout` brings outputs back"
+        ) from error
     if statistics:
         model.config = config.with_statistics(statistics)
     return model

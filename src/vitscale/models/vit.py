@@ -12,8 +12,9 @@ from vitscale.models.preprocessing import resize
 class VitConfig:
     """A ViT's parameters, as params.yaml's `models` has them.
 
-    `pool` is "class" (a class token, as in the paper) or "mean" (over all patches; Beyer et al. 2022, *Better plain ViT
-    baselines*); `positions` is "learned" or "sincos". Stochastic depth grows linearly to its rate at the last block.
+    `pool` is "class" (a class token, as in the paper) or "mean" (over all patches; Beyer et al. 2022, *Better
+    plain ViT baselines*); `positions` is "learned" or "sincos". Stochastic depth grows linearly to its rate
+    at the last block.
     """
 
     image_size: int
@@ -37,7 +38,7 @@ def sincos_positions(grid: int, dim: int) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """nn.Linear with the bias added apart, so that torch.compile fuses it into what follows instead of copying it first."""
+    """nn.Linear with the bias added apart: torch.compile then fuses it into what follows, without a copy."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         product = nn.functional.linear(inputs, self.weight)
@@ -45,7 +46,7 @@ class Linear(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017, section 3.2), tokens (batch, n, dim) to the same shape."""
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2), tokens (batch, n, dim) to the same."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -87,7 +88,10 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """ViT (Dosovitskiy et al. 2021, section 3.1) without its head: images (batch, 3, s, s) to features (batch, dim)."""
+    """ViT (Dosovitskiy et al. 2021, section 3.1) without its head.
+
+    Images (batch, 3, s, s) to features (batch, dim).
+    """
 
     def __init__(self, config: VitConfig):
         super().__init__()
@@ -113,7 +117,7 @@ class VisionTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def positions_on(self, grid: int) -> Tensor:
-        """Return the positions (1, tokens, dim) of a square of grid x grid patches, interpolated from those of the full size."""
+        """Return the positions (1, tokens, dim) of grid x grid patches, interpolated from the full size's."""
         if grid == self.grid:
             return self.positions
         device = self.positions.device
@@ -121,8 +125,8 @@ class VisionTransformer(nn.Module):
         one_hot = torch.eye(self.grid**2, device=device).view(-1, 1, self.grid, self.grid)
         shares = resize(one_hot, grid, "bilinear").view(self.grid**2, grid**2).T
         with torch.autocast(device.type, enabled=False):
-            patches = shares @ self.positions[:, -self.grid**2:]
-        return torch.cat([self.positions[:, :-self.grid**2], patches], dim=1)
+            patches = shares @ self.positions[:, -(self.grid**2) :]
+        return torch.cat([self.positions[:, : -(self.grid**2)], patches], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         batch, _, height, width = images.shape

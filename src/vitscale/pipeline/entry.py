@@ -31,18 +31,25 @@ def plan_for(stage: Stage, entry: Entry) -> Plan:
 
 
 def train_entry(stage: Stage, entry: Entry, *, start: str, data: str, out: str) -> None:
-    """Put a new head on a start and train it as an entry of `pretrain` or `rows` says; write the model and its metrics.
+    """Put a new head on a start and train it as an entry of `pretrain` or `rows` says.
 
-    Those have what the choice of the best epoch was made on, which the model's folder keeps too (`training.json`), and each
-    epoch's figures. A start without `mean` and `std` takes those of the data; one that was trained keeps its own.
+    Write the model and its metrics.
+
+    Those have what the choice of the best epoch was made on, which the model's folder keeps too
+    (`training.json`), and each epoch's figures. A start without `mean` and `std` takes those of the data; one
+    that was trained keeps its own.
     """
     compute, plan = setup(stage.param("precision")), plan_for(stage, entry)
     folder = stage.dep(data)
     train, validation = load_split(folder / "train"), load_split(folder / "validation")
     model = load_model(stage.dep(start), classes=train.classes, statistics=folder)
-    patch_size = model.config.architecture.patch_size if isinstance(model.config.architecture, VitConfig) else 1
+    patch_size = (
+        model.config.architecture.patch_size if isinstance(model.config.architecture, VitConfig) else 1
+    )
     if misfits := [size for size in plan.sizes if size % patch_size]:
-        raise UserError(f"{stage.label}: the patch_size {patch_size} of {start} doesn't divide the size {misfits[0]}")
+        raise UserError(
+            f"{stage.label}: the patch_size {patch_size} of {start} doesn't divide the size {misfits[0]}"
+        )
     # A probe on stored features trains the head alone; the backbone that they came from joins it again below.
     trained = model.head_alone() if train.images.ndim == 2 else model
     decides = stage.digest(*compute.identity(), plan.recipe.compile and can_compile())

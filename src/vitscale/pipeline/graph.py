@@ -26,12 +26,15 @@ def read_pipeline(read: Callable[[str], dict]) -> dict:
 
 
 def pipeline_in(folder: Path) -> dict:
-    """Return a folder's dvc.yaml with its `vars` at hand. Raises UserError where a file is absent or no mapping."""
+    """Return a folder's dvc.yaml with its `vars` at hand.
+
+    Raises UserError where a file is absent or no mapping.
+    """
     return read_pipeline(lambda name: read_yaml(folder / name))
 
 
 def declared(pipeline: dict, parameters: dict) -> dict[str, dict[str, list[str]]]:
-    """Return every stage of a pipeline by its label (`finetune@vit-scratch`), the `${…}` filled in as DVC does.
+    """Return a pipeline's stages by label (`finetune@vit-scratch`), the `${…}` filled in as DVC does.
 
     Each has the lists `params`, `deps` and `outs` (metrics and plots among them).
     """

@@ -1,7 +1,9 @@
-"""The schema of params.yaml: which keys there are, and which values each may have; `consistency.check` holds a file against it.
+"""The schema of params.yaml: which keys there are, and which values each may have.
 
-It has no defaults and changes nothing: it only rejects. So an edit here can't change a result, and no stage lists this file
-among its `deps`.
+`consistency.check` holds a file against it.
+
+It has no defaults and changes nothing: it only rejects. So an edit here can't change a result, and no stage
+lists this file among its `deps`.
 """
 
 from typing import Annotated, Literal

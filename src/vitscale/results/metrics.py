@@ -23,8 +23,8 @@ def half_width(values: np.ndarray) -> float:
 def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """Return how much more often `first` is right than `second`, and half the 95% interval of that.
 
-    Both are booleans over the same test images (n,), or shares of seeds that are right; the interval is the paired one
-    (Agresti 2013, section 11.1.2).
+    Both are booleans over the same test images (n,), or shares of seeds that are right; the interval is the
+    paired one (Agresti 2013, section 11.1.2).
     """
     difference = first.astype(float) - second.astype(float)
     return float(difference.mean()), half_width(difference)
@@ -44,9 +44,13 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     correct = int((logits.argmax(1) == labels).sum())
     low, high = wilson(correct, len(labels))
     log_probabilities = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    return {"accuracy": correct / len(labels), "ci95_low": low, "ci95_high": high,
-            "loss": -float(log_probabilities[np.arange(len(labels)), labels].mean()),
-            "ece": expected_calibration_error(np.exp(log_probabilities), labels)}
+    return {
+        "accuracy": correct / len(labels),
+        "ci95_low": low,
+        "ci95_high": high,
+        "loss": -float(log_probabilities[np.arange(len(labels)), labels].mean()),
+        "ece": expected_calibration_error(np.exp(log_probabilities), labels),
+    }
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -55,7 +59,13 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 
 def per_class(counts: np.ndarray) -> dict[str, list[float]]:
-    """Return precision, recall and F1 of the classes from a confusion matrix; 0 where there is nothing to divide by."""
+    """Return the classes' precision, recall and F1 from a confusion matrix; 0 in place of 0/0."""
     right, predicted, actual = np.diag(counts), counts.sum(0), counts.sum(1)
-    columns = (right / np.maximum(predicted, 1), right / np.maximum(actual, 1), 2 * right / np.maximum(predicted + actual, 1))
-    return {name: column.tolist() for name, column in zip(("precision", "recall", "f1"), columns)}
+    columns = (
+        right / np.maximum(predicted, 1),
+        right / np.maximum(actual, 1),
+        2 * right / np.maximum(predicted + actual, 1),
+    )
+    return {
+        name: column.tolist() for name, column in zip(("precision", "recall", "f1"), columns, strict=True)
+    }

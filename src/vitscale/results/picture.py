@@ -1,4 +1,4 @@
-"""The picture of the answer: accuracy by what a model was pretrained on, ours with intervals, others' beside them."""
+"""The picture of the answer: accuracy by pretraining data, ours with intervals and others' beside them."""
 
 from vitscale.results.study import Study
 
@@ -6,7 +6,10 @@ NOTHING = "nothing"
 
 
 def family(row: str, study: Study) -> str:
-    """Return whether a row's model is a ViT or a ResNet-18; a published row that has none here says so by its name."""
+    """Return whether a row's model is a ViT or a ResNet-18.
+
+    A published row that has none here says so by its name.
+    """
     start = study.rows[row].start if row in study.rows else row
     if start in study.weights:
         start = study.weights[start].name
@@ -36,20 +39,34 @@ def points(study: Study) -> list[dict]:
 def drawing(study: Study) -> dict:
     """Return the Vega-Lite picture."""
     found = points(study)
-    images = {point["data"]: study.published[point["row"]].images for point in found if point["row"] in study.published}
-    order = sorted({point["data"] for point in found}, key=lambda data: (data != NOTHING, images.get(data, 0), data))
-    x = {"field": "data", "type": "nominal", "sort": order, "title": "pretrained on", "axis": {"labelAngle": 0}}
+    images = {
+        point["data"]: study.published[point["row"]].images
+        for point in found
+        if point["row"] in study.published
+    }
+    order = sorted(
+        {point["data"] for point in found}, key=lambda data: (data != NOTHING, images.get(data, 0), data)
+    )
+    x = {
+        "field": "data",
+        "type": "nominal",
+        "sort": order,
+        "title": "pretrained on",
+        "axis": {"labelAngle": 0},
+    }
     offset = {"field": "row", "sort": [point["row"] for point in found]}
     color = {"field": "family", "type": "nominal", "title": "model", "sort": ["ViT", "ResNet-18"]}
-    shape = {
-        "field": "whose", "type": "nominal", "title": "whose", "scale": {"domain": ["ours", "published"], "range": ["circle", "diamond"]}
-    }  # fmt: skip
-    fill = {"condition": {"test": "datum.protocol == 'full'", "field": "family", "type": "nominal"}, "value": "white"}
+    symbols = {"domain": ["ours", "published"], "range": ["circle", "diamond"]}
+    shape = {"field": "whose", "type": "nominal", "title": "whose", "scale": symbols}
+    fill = {
+        "condition": {"test": "datum.protocol == 'full'", "field": "family", "type": "nominal"},
+        "value": "white",
+    }
     y = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": {"format": "%"}}
     where = {"x": x, "xOffset": offset, "color": color}
     title = {
         "text": f"Accuracy on {study.target} by pretraining data",
-        "subtitle": "filled: all weights fine-tuned; hollow: linear probe; bars: 95% intervals over test images",
+        "subtitle": "filled: all weights fine-tuned; hollow: linear probe; bars: 95% intervals over images",
     }
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
@@ -65,7 +82,12 @@ def drawing(study: Study) -> dict:
             },
             {
                 "mark": {"type": "point", "size": 90, "strokeWidth": 2},
-                "encoding": {**where, "y": {**y, "title": f"{study.target} test accuracy"}, "shape": shape, "fill": fill},
+                "encoding": {
+                    **where,
+                    "y": {**y, "title": f"{study.target} test accuracy"},
+                    "shape": shape,
+                    "fill": fill,
+                },
             },
         ],
     }

@@ -58,6 +58,6 @@ class Study:
 
     def pretraining_data(self, row: str) -> str | None:
         """Return the name of the data that a row's start was pretrained on, None where it wasn't."""
-        starts = {**self.pretrain, **self.weights}
         start = self.rows[row].start
-        return starts[start].data if start in starts else None
+        entry = self.pretrain.get(start) or self.weights.get(start)
+        return entry.data if entry else None

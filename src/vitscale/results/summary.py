@@ -1,5 +1,6 @@
 """Tables over all rows: what `compare` leaves."""
 
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,18 +10,18 @@ from vitscale.results.study import Study
 from vitscale.results.tables import hits
 
 HEADS = (
-    "row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval", "over scratch", "over longer scratch",
-    "published",
+    "row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval", "over scratch",
+    "over longer scratch", "published",
 )  # fmt: skip
 NOTE = (
-    "*Over scratch*: over the row with the same fine-tuning and no pretraining; *over longer scratch*: over the one that was "
-    "fine-tuned for the epochs of the pretraining too. After ± the 95% interval of the paired difference, over the same test "
-    "images."
+    "*Over scratch*: over the row with the same fine-tuning and no pretraining; *over longer scratch*: over "
+    "the one that was fine-tuned for the epochs of the pretraining too. After ± the 95% interval of the "
+    "paired difference, over the same test images."
 )
 
 
 def control_of(row: str, study: Study, more_epochs: bool = False) -> str | None:
-    """Return the row that differs from this one only in that its weights were not pretrained, if there is one.
+    """Return the row that differs from this one only in that it was not pretrained, if there is one.
 
     With `more_epochs` it is the one that was fine-tuned for the epochs of the pretraining too.
     """
@@ -29,13 +30,16 @@ def control_of(row: str, study: Study, more_epochs: bool = False) -> str | None:
     if pretraining is None:
         return None
     scratch = f"{pretraining.model}-scratch"
-    inputs, epochs = entry.inputs.replace(entry.start, scratch), entry.epochs + more_epochs * pretraining.epochs
+    inputs, epochs = (
+        entry.inputs.replace(entry.start, scratch),
+        entry.epochs + more_epochs * pretraining.epochs,
+    )
     wanted = replace(entry, start=scratch, inputs=inputs, epochs=epochs)
     return next((name for name, other in study.rows.items() if other == wanted), None)
 
 
 def gain(row: str, control: str, study: Study) -> tuple[float, float]:
-    """Return how much more accurate a row is than its control on the same test images, and half the 95% interval."""
+    """Return how much more accurate a row is than its control, and half the paired 95% interval."""
     first, second = study.score(row), study.score(control)
     if not first or not second or first["test_labels_sha256"] != second["test_labels_sha256"]:
         raise UserError(f"{row} and {control} were scored on different test images; run `dvc repro`")
@@ -50,11 +54,12 @@ def _line(row: str, study: Study) -> list[str]:
     if figures is None:
         return [row, "—", *about, "not run", "—", "—", "—", published]
     controls = [control_of(row, study, more_epochs) for more_epochs in (False, True)]
-    above = ["{:+.2%} ± {:.2%}".format(*gain(row, control, study)) if control else "—" for control in controls]
+    above = [
+        "{:+.2%} ± {:.2%}".format(*gain(row, control, study)) if control else "—" for control in controls
+    ]
     interval = f"{figures['ci95_low']:.2%} to {figures['ci95_high']:.2%}"
-    return [
-        row, f"{figures['parameters'] / 1e6:.2f}M", *about, f"{figures['accuracy']:.2%}", interval, *above, published
-    ]  # fmt: skip
+    accuracy, size = f"{figures['accuracy']:.2%}", f"{figures['parameters'] / 1e6:.2f}M"
+    return [row, size, *about, accuracy, interval, *above, published]
 
 
 def summarise(study: Study) -> str:
@@ -63,14 +68,22 @@ def summarise(study: Study) -> str:
     for row, known in study.published.items():
         if row not in study.rows:
             lines.append([row, "—", "—", known.protocol, "not run", "—", "—", "—", f"{known.accuracy:.2%}"])
-    table = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|", *(f"| {' | '.join(line)} |" for line in lines)]
+    table = [
+        f"| {' | '.join(HEADS)} |",
+        "|---" * len(HEADS) + "|",
+        *(f"| {' | '.join(line)} |" for line in lines),
+    ]
     title = f"Test accuracy on {study.target}; the best epoch was chosen on validation images."
     return "\n".join([title, "", *table, "", NOTE]) + "\n"
 
 
 def leftovers(study: Study) -> list[Path]:
     """Return the metrics of rows and pretrainings that params.yaml no longer names; they enter no table."""
-    known = {study.scores: study.rows, study.history / "pretrain": study.pretrain, study.history / "finetune": study.rows}
+    known: dict[Path, Container[str]] = {
+        study.scores: study.rows,
+        study.history / "pretrain": study.pretrain,
+        study.history / "finetune": study.rows,
+    }
     found = ((path, names) for folder, names in known.items() for path in sorted(folder.glob("*.json")))
     return [path for path, names in found if path.stem not in names]
 
@@ -87,7 +100,7 @@ def accuracy_table(study: Study) -> list[list]:
 
 
 def curves(study: Study) -> list[list]:
-    """Return (stage, entry, epoch, lr, train_loss, validation_loss, validation_accuracy) of every training."""
+    """Return a line for each epoch of every training: its stage, its entry, then the epoch's figures."""
     table: list[list] = []
     for stage, names in (("pretrain", list(study.pretrain)), ("finetune", list(study.rows))):
         for name in names:

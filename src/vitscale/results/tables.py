@@ -39,8 +39,8 @@ def by_class(
 ) -> dict[str, list[str] | dict[str, list[int]]]:
     """Return a row's predictions as its metrics keep them.
 
-    For each actual class those are the predicted ones' numbers, in the order of the test images; a fingerprint of the labels
-    tells whether two rows have the same test images.
+    For each actual class those are the predicted ones' numbers, in the order of the test images; a
+    fingerprint of the labels tells whether two rows have the same test images.
     """
     return {
         "test_labels_sha256": [hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()],
@@ -50,4 +50,6 @@ def by_class(
 
 def hits(figures: dict) -> np.ndarray:
     """Return which test images a row got right (n,), class by class, from its metrics."""
-    return np.concatenate([np.array(each, dtype=int) == i for i, each in enumerate(figures["predicted"].values())])
+    return np.concatenate(
+        [np.array(each, dtype=int) == i for i, each in enumerate(figures["predicted"].values())]
+    )

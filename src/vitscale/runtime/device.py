@@ -1,4 +1,7 @@
-"""How to compute, not what: environment variables that name the device and the threads, and the precision they allow."""
+"""How to compute, not what: the device, its threads, its precision.
+
+Environment variables that name the device and the threads, and the precision they allow.
+"""
 
 import fcntl
 import os
@@ -24,7 +27,7 @@ HELD: list[IO] = []  # open lock files, which the system lets go of when the pro
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, and the precision of forward passes on it: "float32", "bfloat16" or "auto" (bfloat16 where native)."""
+    """A device, and its precision: "float32", "bfloat16" or "auto" (bfloat16 where it is native)."""
 
     device: torch.device
     precision: str = "float32"
@@ -38,20 +41,25 @@ class Compute:
     def identity(self) -> tuple:
         """Return what, beside code, parameters and inputs, decides a training's bytes.
 
-        That is torch's version, the device and a CPU's thread count. How many processes share a training is left out, so
-        that two can end what one began, with the same thread count on a CPU. It decides the last digits, and with dropout
-        what is dropped.
+        That is torch's version, the device and a CPU's thread count. How many processes share a training is
+        left out, so that two can end what one began, with the same thread count on a CPU. It decides the last
+        digits, and with dropout what is dropped.
         """
         device = self.device
         if device.type == "cuda":
-            return torch.__version__, device.type, torch.cuda.get_device_name(device), has_native_bfloat16(device)
+            return (
+                torch.__version__,
+                device.type,
+                torch.cuda.get_device_name(device),
+                has_native_bfloat16(device),
+            )
         name = torch.backends.cpu.get_cpu_capability()
         return torch.__version__, device.type, name, has_native_bfloat16(device), torch.get_num_threads()
 
 
 @cache
 def claim_cuda() -> str:
-    """Return the first CUDA device that no other process has claimed, or the first where all are, to be shared."""
+    """Return the first CUDA device that no other process has claimed, or the first of all, to be shared."""
     folder = Path(tempfile.gettempdir()) / f"vitscale-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     for index in range(torch.cuda.device_count()):
@@ -69,12 +77,14 @@ def claim_cuda() -> str:
 def setup(precision: str = "float32") -> Compute:
     """Return the device to compute on, with deterministic algorithms and the thread count set.
 
-    `VITSCALE_DEVICE` (default: the first CUDA device that no other process has claimed, where there is CUDA, else the CPU)
-    and `VITSCALE_THREADS` (default: torch's). Of several processes that torchrun starts each takes a CUDA device of its own.
-    Raises UserError for a device that is not there or a thread count that is no positive number.
+    `VITSCALE_DEVICE` (default: the first CUDA device that no other process has claimed, where there is CUDA,
+    else the CPU) and `VITSCALE_THREADS` (default: torch's). Of several processes that torchrun starts each
+    takes a CUDA device of its own. Raises UserError for a device that is not there or a thread count that is
+    no positive number.
     """
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a tenth of a step and guards only faulty code
+    # Filling memory costs a tenth of a step and guards only faulty code.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     threads = os.environ.get("VITSCALE_THREADS")
     if threads:
@@ -98,16 +108,22 @@ def setup(precision: str = "float32") -> Compute:
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Tell whether the hardware multiplies bfloat16 matrices itself; emulated, they are slower than float32."""
+    """Tell whether the hardware multiplies bfloat16 matrices itself.
+
+    Emulated, they are slower than float32.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 @cache
 def can_compile() -> bool:
-    """Tell whether torch.compile finds the C++ compiler that it needs, the one that `CXX` names or g++; if not, say so."""
+    """Tell whether torch.compile finds the C++ compiler that it needs, the one that `CXX` names or g++.
+
+    If not, say so.
+    """
     compiler = os.environ.get("CXX") or "g++"
     if shutil.which(compiler):
         return True

@@ -30,7 +30,8 @@ def part_of(batch_size: int) -> slice:
     """Return which of a batch are this process's. Raises UserError where equal parts can't be had."""
     if batch_size % PROCESSES:
         raise UserError(
-            f"{PROCESSES} processes can't have equal parts of a batch of {batch_size}; change the recipe's batch_size"
+            f"{PROCESSES} processes can't have equal parts of a batch of {batch_size}; change the recipe's "
+            "batch_size"
         )
     share = batch_size // PROCESSES
     return slice(RANK * share, (RANK + 1) * share)

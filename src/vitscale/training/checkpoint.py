@@ -1,7 +1,8 @@
-"""A training's state after each epoch, outside the workspace, so that a killed stage goes on wherever it is run again.
+"""A training's state after each epoch, outside the workspace, so that a killed stage goes on anywhere.
 
-`VITSCALE_CHECKPOINTS` names the folder (default: ~/.cache/vitscale/checkpoints). A file's name holds the hash of all
-that decides the result but the number of processes, so a state is only ever found by the very same training.
+`VITSCALE_CHECKPOINTS` names the folder (default: ~/.cache/vitscale/checkpoints). A file's name holds the hash
+of all that decides the result but the number of processes, so a state is only ever found by the very same
+training.
 """
 
 import hashlib
@@ -42,7 +43,11 @@ class Checkpoint:
             return None
         if hashlib.sha256(content[32:]).digest() == content[:32]:
             return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
-        print(f"warning: the checkpoint {self.path} is damaged; training starts over", file=sys.stderr, flush=True)
+        print(
+            f"warning: the checkpoint {self.path} is damaged; training starts over",
+            file=sys.stderr,
+            flush=True,
+        )
         return None
 
     def save(self, state: dict) -> None:

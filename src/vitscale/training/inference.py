@@ -13,11 +13,15 @@ from vitscale.runtime.device import Compute
 
 @torch.no_grad()
 def predict(
-    model: Classifier, images: np.ndarray | Sequence[np.ndarray], compute: Compute, batch_size: int | None = None
+    model: Classifier,
+    images: np.ndarray | Sequence[np.ndarray],
+    compute: Compute,
+    batch_size: int | None = None,
 ) -> Tensor:
-    """Return the logits (n, classes), float32 on the CPU, of a model in evaluation mode, at its own image size.
+    """Return a model's logits (n, classes), float32 on the CPU, in evaluation mode, at its own image size.
 
-    `images` are a split's, uint8 (n, h, w, 3), or its features (n, d), or a list of uint8 images (h, w, 3) of any sizes.
+    `images` are a split's, uint8 (n, h, w, 3), or its features (n, d), or a list of uint8 images (h, w, 3) of
+    any sizes.
     """
     model.to(compute.device).eval()
     preprocessing, logits = model.config.preprocessing, []

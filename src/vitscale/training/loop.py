@@ -1,8 +1,12 @@
-"""The one training loop, for pretraining, full fine-tuning and the linear probe. It knows no stage and no params.yaml."""
+"""The one training loop, for pretraining, full fine-tuning and the linear probe.
+
+It knows no stage and no params.yaml.
+"""
 
 import copy
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,10 +30,10 @@ CHECK_EVERY = 50  # steps between looks at the loss: on a GPU each look waits fo
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What to do with a model and a split: on which share of it, how, for how long, at which sizes and peak rate.
+    """What to do with a model and a split: on which share of it, how, for how long, at which peak rate.
 
-    `sizes` are sides of the images in pixels; each has an equal share of the epochs (progressive resizing, as in Tan & Le
-    2021, *EfficientNetV2*, section 4). With `frozen_backbone` the head alone is trained.
+    `sizes` are sides of the images in pixels; each has an equal share of the epochs (progressive resizing, as
+    in Tan & Le 2021, *EfficientNetV2*, section 4). With `frozen_backbone` the head alone is trained.
     """
 
     recipe: Recipe
@@ -55,7 +59,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Result:
-    """What a training leaves: the weights of its best epoch by validation accuracy, and each epoch's figures."""
+    """What a training leaves: its best epoch's weights, by validation accuracy, and each epoch's figures."""
 
     state: dict[str, Tensor]
     best_epoch: int
@@ -75,8 +79,9 @@ def on_device(images: np.ndarray, device: torch.device) -> Tensor:
 class Training:
     """A model with its data, optimizer and schedule; `batch` and `step` together are one step.
 
-    Of several processes that torchrun started each takes an equal part of every batch. All draw the whole batch's images
-    and augmentation, as a single process does, so that a mix can have its partner from another part.
+    Of several processes that torchrun started each takes an equal part of every batch. All draw the whole
+    batch's images and augmentation, as a single process does, so that a mix can have its partner from another
+    part.
     """
 
     def __init__(self, model: Classifier, split: Split, plan: Plan, compute: Compute):
@@ -85,7 +90,7 @@ class Training:
         self.indices = stratified(split.labels, plan.fraction, plan.seed)
         self.batch_size = min(recipe.batch_size, len(split))
         self.part = distributed.part_of(self.batch_size)
-        # As many for a fraction of the images as for all: with fewer steps less data would mean less training too.
+        # As many for a fraction of the images as for all: else less data would mean less training too.
         self.steps_per_epoch = len(split) // self.batch_size  # an epoch's last, smaller batch is left out
         self.total_steps = plan.epochs * self.steps_per_epoch
         self.warmup_steps = min(round(recipe.warmup_epochs * self.steps_per_epoch), self.total_steps - 1)
@@ -95,10 +100,14 @@ class Training:
         self.optimizers = make_optimizers(model, recipe)
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self.average = None
-        if recipe.ema_decay:  # a frozen backbone's buffers are copied, since averaging would round its counters
+        if (
+            recipe.ema_decay
+        ):  # a frozen backbone's buffers are copied, since averaging would round its counters
             averaged = get_ema_multi_avg_fn(recipe.ema_decay)
             self.average = AveragedModel(model, multi_avg_fn=averaged, use_buffers=not plan.frozen_backbone)
-        compiled = torch.compile(model, dynamic=False) if recipe.compile and can_compile() else model
+        compiled: nn.Module = model
+        if recipe.compile and can_compile():
+            compiled = cast(nn.Module, torch.compile(model, dynamic=False))
         self.forward = distributed.share_gradients(compiled)
         self.resident = None
         if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
@@ -110,14 +119,17 @@ class Training:
         self.model.backbone.train(not self.plan.frozen_backbone)
 
     def epoch_order(self, epoch: int) -> np.ndarray:
-        """Return an epoch's indices: all images in a random order, a fraction of them as often as that takes."""
+        """Return an epoch's indices: all images in random order, a fraction as often as that takes."""
         draws, count = generator_for(self.plan.seed, 1, epoch), len(self.indices)
         passes = math.ceil(self.steps_per_epoch * self.batch_size / count)
-        return np.concatenate([self.indices[torch.randperm(count, generator=draws).numpy()] for _ in range(passes)])
+        return np.concatenate(
+            [self.indices[torch.randperm(count, generator=draws).numpy()] for _ in range(passes)]
+        )
 
     def batch(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
-        """Return this process's part of a step's augmented, standardised images (b, 3, s, s), or of its features (b, d) as
-        they are, and soft targets (b, classes), on the device. The side s is that of the epoch.
+        """Return this process's part of a step's images and soft targets (b, classes), on the device.
+
+        The images are augmented and standardised, (b, 3, s, s) with the epoch's side s; features as stored.
         """
         plan, config, device = self.plan, self.model.config, self.compute.device
         if self.resident is None:  # from the memory-mapped file
@@ -155,7 +167,10 @@ class Training:
         return learning_rate(step, self.total_steps, self.warmup_steps, self.plan.lr)
 
     def epoch(self, epoch: int) -> float:
-        """Train for one epoch (from 0); return its mean loss. Raises UserError where the loss is no number."""
+        """Train for one epoch (from 0); return its mean loss.
+
+        Raises UserError where the loss is no number.
+        """
         key = (self.plan.seed, 3, epoch) + ((RANK,) if RANK else ())  # no two processes drop the same
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_for(*key))))
         self.train_mode()
@@ -173,13 +188,17 @@ class Training:
         if not recent.isfinite().all():
             step = first + len(losses) - len(recent) + int(recent.isfinite().logical_not().int().argmax())
             raise UserError(
-                f"the loss is no longer a finite number at step {step} (learning rate {self.rate(step):.3g}); "
-                "lower lr or the entry's lr_scale, or give the recipe a clip_norm"
+                f"the loss is no longer a finite number at step {step} "
+                f"(learning rate {self.rate(step):.3g}); lower lr or the entry's lr_scale, or give the "
+                "recipe a clip_norm"
             )
 
     def scored_model(self) -> Classifier:
-        """Return the model that validation scores and that is kept: the running average where the recipe has one."""
-        return self.model if self.average is None else self.average.module
+        """Return the model that validation scores and that is kept.
+
+        The running average where the recipe has one.
+        """
+        return self.model if self.average is None else cast(Classifier, self.average.module)
 
     def state(self) -> dict:
         """Return all that `restore` takes to go on from here."""
