@@ -15,6 +15,7 @@ from pathlib import Path
 from vitscale.files import UserError, read_yaml
 from vitscale.params import check
 from vitscale.recorded import leftovers
+from vitscale.stage import read_pipeline
 
 
 def md5(path: Path) -> str:
@@ -43,10 +44,10 @@ def prune(pipeline: Path, dry: bool) -> list[str]:
     """
     from dvc.utils.serialize import modify_yaml  # DVC's own way to write a lock; takes a second to import
 
-    params = read_yaml(pipeline / "params.yaml")
+    stages, params = read_pipeline(lambda file: read_yaml(pipeline / file))
     check(params)
     lock = read_yaml(pipeline / "dvc.lock")["stages"]
-    gone, lines = leftovers(read_yaml(pipeline / "dvc.yaml"), params, lock), []
+    gone, lines = leftovers(stages, params, lock), []
     for label, outs in gone.items():
         lines.append(f"dvc.lock: {label}")
         for out in outs:

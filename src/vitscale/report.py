@@ -22,6 +22,7 @@ from vitscale.files import UserError, parse_yaml, write_bytes
 from vitscale.metrics import Z95, hits, paired_difference
 from vitscale.params import check
 from vitscale.recorded import not_run
+from vitscale.stage import read_pipeline
 
 LARGEST_MATRIX = 20  # classes, or lines of a list; above, it is no longer read
 Counts = dict[tuple[str, str], int] | None  # a confusion matrix, by actual and predicted class; None where there is none
@@ -138,10 +139,10 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
 
 def warning(head: Revision) -> list[str]:
     """Return a warning where the committed figures are not those of the committed parameters and code."""
-    params = head.yaml("params.yaml")
     try:
+        pipeline, params = read_pipeline(head.yaml)
         check(params)
-        found = not_run(head.yaml("dvc.yaml"), params, head.stages, head.md5)
+        found = not_run(pipeline, params, head.stages, head.md5)
     except UserError as error:
         found = str(error).splitlines()
     if not found:

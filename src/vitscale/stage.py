@@ -31,8 +31,15 @@ def find(content: dict, dotted: str):
     return content
 
 
+def read_pipeline(read: Callable[[str], dict]) -> tuple[dict, dict]:
+    """Return dvc.yaml, its `vars` filled in from the files that they name, and params.yaml; `read` gives a file's mapping by its name."""
+    params, pipeline = read("params.yaml"), read("dvc.yaml")
+    pipeline["vars"] = [read(each) if isinstance(each, str) else each for each in pipeline.get("vars", [])]
+    return pipeline, params
+
+
 def declared(pipeline: dict, parameters: dict) -> dict[str, dict[str, list[str]]]:
-    """Return every stage of a dvc.yaml by its label (`finetune@vit-scratch`), the `${…}` filled in as DVC does.
+    """Return every stage of a dvc.yaml, as `read_pipeline` gives it, by its label (`finetune@vit-scratch`), the `${…}` filled in.
 
     Each has the lists `params`, `deps` and `outs` (metrics and plots among them).
     """
@@ -62,12 +69,12 @@ class Stage:
 
     def __init__(self, name: str, key: str | None):
         self.name, self.key, self.label = name, key, name if key is None else f"{name}@{key}"
-        self.params = read_yaml(Path("params.yaml"))
+        pipeline, self.params = read_pipeline(lambda file: read_yaml(Path(file)))
         try:
             params.check(self.params)
         except UserError as error:  # DVC has removed the stage's outputs by now; the run cache has them
             raise UserError(f"{error}\nput that right, then `dvc repro`, or {PUT_BACK}") from None
-        stages = declared(read_yaml(Path("dvc.yaml")), self.params)
+        stages = declared(pipeline, self.params)
         if self.label not in stages:
             keys = [label.removeprefix(f"{name}@") for label in stages if label.startswith(f"{name}@")]
             raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(keys)}")
