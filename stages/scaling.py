@@ -17,9 +17,9 @@ def main(stage: Stage) -> None:
     published, target = stage.param("published"), stage.param("target")
     found = points(params, stage.dep("data/prepared"), stage.dep("metrics/rows"), stage.dep("metrics/history"))
     text = page(found, published, target)
-    write_bytes(stage.out("metrics/scaling.md"), text.encode())
-    write_bytes(stage.out("metrics/scaling.svg"), vl_convert.vegalite_to_svg(drawing(found, published, target)).encode())
-    write_metrics(stage.out("metrics/scaling.json"), table(found))
+    write_bytes(stage.out(f"metrics/{stage.key}.md"), text.encode())
+    write_bytes(stage.out(f"metrics/{stage.key}.svg"), vl_convert.vegalite_to_svg(drawing(found, published, target)).encode())
+    write_metrics(stage.out(f"metrics/{stage.key}.json"), table(found))
     print(text)
 
 

@@ -142,8 +142,8 @@ class Torchvision(Entry):
     license: str
 
 
-class Features(Entry):
-    pass
+class Named(Entry):
+    """An entry that says no more than its name."""
 
 
 class Training(Entry):
@@ -186,9 +186,10 @@ class Params(Entry):
     recipes: dict[Name, Annotated[AdamW | Muon | Sgd, Field(discriminator="optimizer")]]
     pretrain: dict[Name, Pretrain]
     weights: dict[Name, Annotated[HuggingFace | Torchvision, Field(discriminator="source")]]
-    features: dict[Name, Features]
+    features: dict[Name, Named]
     rows: dict[Name, Row]
     published: dict[Name, Published]
+    scaling: dict[Name, Named]
 
 
 def _mismatches(params: Params):
