@@ -33,8 +33,8 @@ def lay_out(folder: Path, params_file: Path, prepared: Path) -> dict:
         if not (prepared / name).is_dir():
             raise UserError(f"{prepared / name} is not there; `dvc repro prepare@{name}` makes it")
     (folder / "params.yaml").write_bytes(params_file.read_bytes())
-    pipeline = re.sub(r"(?m)^vars: .*$", f"vars: [{{root: {ROOT}, pretrained_on: none}}]", (ROOT / "dvc.yaml").read_text())
-    (folder / "dvc.yaml").write_text(pipeline)
+    (folder / "root.yaml").write_text(json.dumps({"root": str(ROOT), "vit": "none", "resnet18": "none"}))
+    (folder / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
     (folder / "data").mkdir()
     (folder / "data/prepared").symlink_to(prepared.resolve())
     return params

@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -113,9 +115,8 @@ def work(tmp_path) -> Work:
     work = Work(tmp_path / "some" / "where" / "pipeline", tmp_path / "mirror", tmp_path)
     work.folder.mkdir(parents=True)
     work.mirror.mkdir()
-    pipeline = (CHECKOUT / "dvc.yaml").read_text()
-    assert pipeline.count("vars: [{root: ., ") == 1
-    (work.folder / "dvc.yaml").write_text(pipeline.replace("vars: [{root: ., ", f"vars: [{{root: '{CHECKOUT}', "))
+    shutil.copy(CHECKOUT / "dvc.yaml", work.folder)
+    (work.folder / "root.yaml").write_text(json.dumps({"root": str(CHECKOUT)}))
     for name in ("data/raw/things/train/images.npy", "data/raw/other/train/images.npy", "data/prepared/other/statistics.json",
                  "data/prepared/things/train/labels.npy", "models/start/vit-scratch/config.json", "plots/preview/other.png",
                  ".vitscale/partial/prepare@other/data/prepared/other/train/images.npy"):

@@ -10,6 +10,7 @@ import yaml
 from tiny import ROOT
 from vitscale.files import read_yaml
 from vitscale.recorded import leftovers, not_run
+from vitscale.stage import read_pipeline
 from vitscale.summary import summarise
 
 PIPELINES = [ROOT, ROOT / "examples/digits", ROOT / "examples/scaling"]
@@ -17,7 +18,7 @@ PIPELINES = [ROOT, ROOT / "examples/digits", ROOT / "examples/scaling"]
 
 def parts(folder: Path) -> tuple[dict, dict, dict]:
     """Return a folder's pipeline, parameters and recorded stages."""
-    return read_yaml(folder / "dvc.yaml"), read_yaml(folder / "params.yaml"), read_yaml(folder / "dvc.lock")["stages"]
+    return *read_pipeline(lambda file: read_yaml(folder / file)), read_yaml(folder / "dvc.lock")["stages"]
 
 
 def hashing(folder: Path, **edited: str):

@@ -284,13 +284,6 @@ def test_an_entry_too_many_stops_the_stage(finished, hub_mirror, monkeypatch, st
             perform(stage)
 
 
-def test_example_is_the_main_pipeline():
-    """examples/digits/dvc.yaml is the root's but for the line that says where the root is."""
-    main, example = ((ROOT / path).read_text().splitlines() for path in ("dvc.yaml", "examples/digits/dvc.yaml"))
-    assert [(a, b) for a, b in zip(main, example, strict=True) if a != b] == [
-        ("vars: [{root: ., pretrained_on: cifar100}]", "vars: [{root: ../.., pretrained_on: digits}]")]
-
-
 def test_stages_import_neither_dvc_nor_transformers():
     """A GPU node without DVC, transformers or scikit-learn runs every stage script."""
     code = ("import sys, runpy\n"

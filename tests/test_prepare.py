@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def pipeline(tmp_path):
             training["data"] = "upstream"
         params["rows"] = {name: row for name, row in params["rows"].items() if row["inputs"] == "prepared"}  # with any policy
         (folder / "params.yaml").write_text(yaml.safe_dump(params | changes))
-        (folder / "dvc.yaml").write_text((CHECKOUT / "dvc.yaml").read_text())
+        for name in ("dvc.yaml", "root.yaml"):
+            shutil.copy(CHECKOUT / name, folder)
         return folder
 
     return make

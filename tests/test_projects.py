@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import yaml
 
-from tiny import PARAMS, ROOT, run, write_params
+from tiny import PARAMS, PIPELINES, ROOT, run, write_params
 from vitscale.files import read_yaml
 
 COMMANDS = [
@@ -30,7 +30,7 @@ def fresh(request, tmp_path):
         (folder / name).unlink()
     write_params(folder)
     run("git", "init", "-q", "-b", "main", cwd=first)
-    for pipeline in (".", "examples/digits", "examples/scaling"):
+    for pipeline in PIPELINES:
         run("dvc", "remote", "add", "-q", "-d", "storage", str(remote), cwd=first / pipeline)
     run("dvc", "repro", "-q", cwd=folder)
     run("git", "add", "-A", cwd=first)
@@ -56,15 +56,24 @@ def test_plain_commands_speak_of_the_folder_they_are_typed_in(fresh):
 
 def test_pages_templates_are_everywhere():
     """A pipeline's plots are drawn with DVC's own templates, since its project has none."""
-    for folder in ("examples/digits", "examples/scaling"):
+    for folder in PIPELINES[1:]:
         assert (ROOT / folder / ".dvc/plots/curves.json").read_text() == (ROOT / ".dvc/plots/curves.json").read_text()
         assert (ROOT / folder / ".dvc/config").read_text() == (ROOT / ".dvc/config").read_text()
 
 
-@pytest.mark.parametrize("folder", [".", "examples/digits", "examples/scaling"])
-def test_every_stage_can_enter_the_run_cache(folder):
+@pytest.mark.parametrize("folder", PIPELINES)
+def test_every_pipeline_has_the_one_dvc_yaml(folder):
+    """A copy is an older one: `for each in examples/*/; do cp dvc.yaml $each; done`. A link would be read as its text from git."""
+    path = ROOT / folder / "dvc.yaml"
+    assert path.read_bytes() == (ROOT / "dvc.yaml").read_bytes() and not path.is_symlink()
+    variables, params = read_yaml(path.with_name("root.yaml")), read_yaml(path.with_name("params.yaml"))
+    assert (path.parent / variables["root"]).resolve() == ROOT
+    assert {variables["vit"], variables["resnet18"]} <= params["rows"].keys() and len(variables) == 3
+
+
+def test_every_stage_can_enter_the_run_cache():
     """A plain output without cache keeps its stage out of the run cache, as does one that persists (DVC 3.67)."""
-    for name, stage in read_yaml(ROOT / folder / "dvc.yaml")["stages"].items():
+    for name, stage in read_yaml(ROOT / "dvc.yaml")["stages"].items():
         body = stage.get("do", stage)
         assert all(isinstance(out, str) for out in body.get("outs", [])), name
         assert "always_changed" not in body and body["deps"], name

@@ -272,16 +272,8 @@ def test_picture_draws_every_figure(made):
 # The example
 
 
-def test_the_example_is_the_main_pipeline_with_a_stage_more():
-    """examples/scaling/dvc.yaml is the root's, but for the line that says where the root is, and the stage `scaling`."""
-    main, example = ((ROOT / path).read_text().splitlines() for path in ("dvc.yaml", "examples/scaling/dvc.yaml"))
-    assert [(a, b) for a, b in zip(main, example) if a != b] == [
-        ("vars: [{root: ., pretrained_on: cifar100}]", "vars: [{root: ../.., pretrained_on: all}]")]
-    assert example[len(main)].strip() == "" and example[len(main) + 1] == "  scaling:"
-
-
 def test_code_dependencies_are_what_is_imported():
-    stage = read_yaml(EXAMPLE / "dvc.yaml")["stages"]["scaling"]
+    stage = read_yaml(EXAMPLE / "dvc.yaml")["stages"]["scaling"]["do"]
     listed = {dep.replace("${root}/", "") for dep in stage["deps"] if dep.endswith(".py")}
     assert listed == imported(ROOT / "stages/scaling.py") - {"src/vitscale/params.py"} | {"stages/scaling.py"}
 
@@ -314,12 +306,12 @@ def test_the_stage_runs(tmp_path, made):
     folder.mkdir(parents=True)
     for name in ("src", "stages"):
         os.symlink(ROOT / name, tmp_path / name)
-    for name in ("params.yaml", "dvc.yaml"):
+    for name in ("params.yaml", "dvc.yaml", "root.yaml"):
         shutil.copy(EXAMPLE / name, folder)
     prepared(folder / "data/prepared/cifar100/train", 47_500)
     for number, (name, row) in enumerate(PARAMS["rows"].items()):
         write_scores(folder / "metrics", name, round(47_500 * row["fraction"]), np.arange(100) % 10, 50 + number % 7)
-    done = subprocess.run([sys.executable, "../../stages/scaling.py"], cwd=folder, text=True, capture_output=True)
+    done = subprocess.run([sys.executable, "../../stages/scaling.py", "scaling"], cwd=folder, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     figures = json.loads((folder / "metrics/scaling.json").read_text())
     assert len(figures["points"]) == 2 * (5 + 5 + 2) and len(figures["slopes"]) == 4 and (folder / "metrics/scaling.svg").read_text().startswith("<svg")
@@ -330,6 +322,6 @@ def test_the_stage_runs(tmp_path, made):
 
 def test_page_in_git_is_the_one_that_the_run_left():
     """DVC keeps the stage's page and git doesn't: its copy for readers is an older one."""
-    left = next(out for out in read_yaml(EXAMPLE / "dvc.lock")["stages"]["scaling"]["outs"] if out["path"] == "metrics/scaling.md")
+    left = next(out for out in read_yaml(EXAMPLE / "dvc.lock")["stages"]["scaling@scaling"]["outs"] if out["path"] == "metrics/scaling.md")
     copied = (EXAMPLE / "README.md").read_bytes().replace(b"(metrics/scaling.svg)", b"(scaling.svg)")
     assert hashlib.md5(copied).hexdigest() == left["md5"], "sed 's#(scaling.svg)#(metrics/scaling.svg)#' metrics/scaling.md > README.md"

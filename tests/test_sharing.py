@@ -134,8 +134,8 @@ def author(done, tmp_path_factory):
     home = tmp_path_factory.mktemp("author")
     person = Person(home)
     shutil.copytree(done, person.folder, symlinks=True)
-    path = person.folder / "dvc.yaml"  # the artifacts are named after what models were pretrained on
-    path.write_text(path.read_text().replace("pretrained_on: cifar100", "pretrained_on: digits"))
+    path = person.folder / "root.yaml"  # has the artifacts' names
+    path.write_text(path.read_text().replace("cifar100", "digits"))
     person("dvc", "remote", "add", "-q", "-d", "storage", f"s3://{BUCKET}/nowhere")
     person("dvc", "remote", "modify", "storage", "verify", "true")
     person("git", "init", "-q", "--bare", "-b", "main", str(home / "origin.git"))

@@ -11,6 +11,7 @@ import yaml
 from vitscale.files import digest, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+PIPELINES = [".", *sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*/dvc.yaml"))]
 SHA256 = {"train": "d24828dbae283836eabecba2d13d432d5a3e86d06de5ab80c4d195fd704b95a7",
           "test": "12bcc3a7aa4fc8c1ba65d6b56d910cdcfe1dc086a284278e3c31cdbe7f077919"}
 PARAMS = {
@@ -29,7 +30,7 @@ PARAMS = {
     "weights": {}, "features": {},
     "rows": {"vit-digits": {"start": "vit-digits", "protocol": "full", "inputs": "prepared", "fraction": 1.0, "seed": 0,
                             "recipe": "vit", "augment": "light", "epochs": 1, "sizes": [32], "lr_scale": 1.0}},
-    "published": {},
+    "published": {}, "scaling": {},
 }
 
 
@@ -44,7 +45,7 @@ def checkout(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name in ("src", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+    for name in ("dvc.yaml", "root.yaml", ".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder)
     run("git", "init", "-q", "-b", "main", cwd=folder)
     run("dvc", "init", "-q", cwd=folder)

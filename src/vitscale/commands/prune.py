@@ -34,10 +34,10 @@ def prune(pipeline: Path, dry: bool) -> list[str]:
     """
     from dvc.utils.serialize import modify_yaml  # DVC's own way to write a lock; takes a second to import
 
-    params = read_yaml(pipeline / "params.yaml")
+    stages, params = pipeline_in(pipeline)
     check(params)
     lock = read_yaml(pipeline / "dvc.lock")["stages"]
-    gone = leftovers(pipeline_in(pipeline), params, lock)
+    gone = leftovers(stages, params, lock)
     lines = []
     for label, outs in gone.items():
         lines.append(f"dvc.lock: {label}")

@@ -34,10 +34,10 @@ def differences(root: Path, kind: str, base: Revision, head: Revision) -> dict:
 
 def warning(head: Revision) -> list[str]:
     """Return a warning where the committed figures are not those of the committed parameters and code."""
-    params = head.yaml("params.yaml")
     try:
+        pipeline, params = read_pipeline(head.yaml)
         check(params)
-        found = not_run(read_pipeline(head.yaml), params, head.stages, head.md5)
+        found = not_run(pipeline, params, head.stages, head.md5)
     except UserError as error:
         found = str(error).splitlines()
     if not found:

@@ -15,21 +15,18 @@ def find(content: Any, dotted: str) -> Any:
     return content
 
 
-def read_pipeline(read: Callable[[str], dict]) -> dict:
-    """Return dvc.yaml with its `vars` at hand: it may name files of values, root.yaml for one.
+def read_pipeline(read: Callable[[str], dict]) -> tuple[dict, dict]:
+    """Return dvc.yaml, with the files of values at hand that its `vars` name, and params.yaml.
 
     `read` gives the mapping in a file of the pipeline's folder.
     """
-    pipeline = read("dvc.yaml")
+    params, pipeline = read("params.yaml"), read("dvc.yaml")
     variables = [read(each) if isinstance(each, str) else each for each in pipeline.get("vars", [])]
-    return pipeline | {"vars": variables}
+    return pipeline | {"vars": variables}, params
 
 
-def pipeline_in(folder: Path) -> dict:
-    """Return a folder's dvc.yaml with its `vars` at hand.
-
-    Raises UserError where a file is absent or no mapping.
-    """
+def pipeline_in(folder: Path) -> tuple[dict, dict]:
+    """Return a folder's dvc.yaml and params.yaml, as above. Raises UserError where a file is absent or no mapping."""
     return read_pipeline(lambda name: read_yaml(folder / name))
 
 

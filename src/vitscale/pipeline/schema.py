@@ -134,12 +134,8 @@ class Torchvision(Entry):
     license: str
 
 
-class Features(Entry):
-    """Has no parameters of its own: the start that it is named after says all."""
-
-
-class Scaling(Entry):
-    """Has no parameters of its own: its name is that of the files, and the rows are what is drawn."""
+class Named(Entry):
+    """An entry that says no more than its name."""
 
 
 class Training(Entry):
@@ -182,7 +178,7 @@ class Params(Entry):
     recipes: dict[Name, Annotated[AdamW | Muon | Sgd, Field(discriminator="optimizer")]]
     pretrain: dict[Name, Pretrain]
     weights: dict[Name, Annotated[HuggingFace | Torchvision, Field(discriminator="source")]]
-    features: dict[Name, Features]
+    features: dict[Name, Named]
     rows: dict[Name, Row]
     published: dict[Name, Published]
-    scaling: dict[Name, Scaling]
+    scaling: dict[Name, Named]

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vitscale.base.config import read_yaml
 from vitscale.base.digests import digest, md5
 from vitscale.base.errors import UserError
 from vitscale.base.files import locked, write_bytes
@@ -42,12 +41,12 @@ class Stage:
 
     def __init__(self, name: str, key: str | None):
         self.name, self.key, self.label = name, key, name if key is None else f"{name}@{key}"
-        self.params = read_yaml(Path("params.yaml"))
+        pipeline, self.params = pipeline_in(Path())
         try:
             check(self.params)
         except UserError as error:  # DVC has removed the stage's outputs by now; the run cache has them
             raise UserError(f"{error}\nput that right, then `dvc repro`, or {PUT_BACK}") from None
-        stages = declared(pipeline_in(Path()), self.params)
+        stages = declared(pipeline, self.params)
         if self.label not in stages:
             keys = [label.removeprefix(f"{name}@") for label in stages if label.startswith(f"{name}@")]
             raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(keys)}")
