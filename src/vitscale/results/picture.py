@@ -37,7 +37,7 @@ def points(study: Study) -> list[dict]:
 
 
 def drawing(study: Study) -> dict:
-    """Return the Vega-Lite picture."""
+    """Return the Vega-Lite picture: a line for each row, in a panel for each pretraining set, from nothing to much."""
     found = points(study)
     images = {
         point["data"]: study.published[point["row"]].images
@@ -47,47 +47,51 @@ def drawing(study: Study) -> dict:
     order = sorted(
         {point["data"] for point in found}, key=lambda data: (data != NOTHING, images.get(data, 0), data)
     )
-    x = {
-        "field": "data",
-        "type": "nominal",
-        "sort": order,
-        "title": "pretrained on",
-        "axis": {"labelAngle": 0},
-    }
-    offset = {"field": "row", "sort": [point["row"] for point in found]}
-    color = {"field": "family", "type": "nominal", "title": "model", "sort": ["ViT", "ResNet-18"]}
+    accuracy = {
+        "field": "accuracy", "type": "quantitative", "title": f"{study.target} test accuracy", "scale": {"zero": False, "padding": 8},
+        "axis": {"format": "%", "orient": "bottom"},
+    }  # fmt: skip
+    colors = {"domain": ["ViT", "ResNet-18"], "range": ["#1f77b4", "#e6550d"]}
     symbols = {"domain": ["ours", "published"], "range": ["circle", "diamond"]}
-    shape = {"field": "whose", "type": "nominal", "title": "whose", "scale": symbols}
-    fill = {
-        "condition": {"test": "datum.protocol == 'full'", "field": "family", "type": "nominal"},
-        "value": "white",
+    where = {
+        "y": {"field": "row", "type": "nominal", "title": None, "sort": [point["row"] for point in found]},
+        "color": {"field": "family", "type": "nominal", "title": "model", "scale": colors},
     }
-    y = {"field": "accuracy", "type": "quantitative", "scale": {"zero": False}, "axis": {"format": "%"}}
-    where = {"x": x, "xOffset": offset, "color": color}
-    title = {
-        "text": f"Accuracy on {study.target} by pretraining data",
-        "subtitle": "filled: all weights fine-tuned; hollow: linear probe; bars: 95% intervals over images",
+    shape = {
+        "field": "whose",
+        "type": "nominal",
+        "title": None,
+        "scale": symbols,
+        "legend": {"symbolFillColor": "gray"},
     }
+    ends = {"x": {**accuracy, "field": "low"}, "x2": {"field": "high"}}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "background": "white",
-        "title": title,
-        "width": 640,
-        "height": 320,
+        "title": {
+            "text": f"Accuracy on {study.target} by what the model was pretrained on",
+            "subtitle": "bars: 95% intervals over test images, one training each",
+            "anchor": "start",
+        },
         "data": {"values": found},
-        "layer": [
-            {
-                "mark": {"type": "rule", "strokeWidth": 2},
-                "encoding": {**where, "y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}},
-            },
-            {
-                "mark": {"type": "point", "size": 90, "strokeWidth": 2},
-                "encoding": {
-                    **where,
-                    "y": {**y, "title": f"{study.target} test accuracy"},
-                    "shape": shape,
-                    "fill": fill,
+        "facet": {
+            "row": {
+                "field": "data",
+                "sort": order,
+                "title": None,
+                "header": {"labelAngle": 0, "labelAlign": "left"},
+            }
+        },
+        "resolve": {"scale": {"y": "independent"}},
+        "spec": {
+            "width": 480,
+            "height": {"step": 20},
+            "layer": [
+                {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.5}, "encoding": {**where, **ends}},
+                {
+                    "mark": {"type": "point", "size": 70, "filled": True, "opacity": 1},
+                    "encoding": {**where, "x": accuracy, "shape": shape},
                 },
-            },
-        ],
+            ],
+        },
     }
