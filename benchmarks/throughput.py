@@ -152,7 +152,7 @@ def main() -> None:
         print(json.dumps(measure_peak(args.peak)))
         return
     names = list(read_yaml(ROOT / "params.yaml")["models"])
-    # First, while this process is small: on Linux a process starts with the peak of the one that it comes from.
+    # First, while this process is small: on Linux a process starts with the peak of its parent.
     peaks = {
         model: json.loads(
             subprocess.run(

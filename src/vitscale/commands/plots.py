@@ -25,9 +25,8 @@ def main(arguments: argparse.Namespace) -> None:
     root = Path(found.stdout.strip())
     if found.returncode or not (root / ".dvc/plots/page.html").exists():
         raise UserError("there is no .dvc/plots/page.html; run this in a checkout of the repository")
-    scripts = vl_convert.javascript_bundle(
-        "window.vegaEmbed = vegaEmbed", vl_version="5.8"
-    )  # nearest to DVC's own, 5.2
+    # 5.8 is the nearest to DVC's own, 5.2.
+    scripts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version="5.8")
     page = (
         (root / ".dvc/plots/page.html")
         .read_text(encoding="utf-8")

@@ -24,19 +24,10 @@ from vitscale.runtime.device import setup
 from vitscale.training.inference import predict
 
 BATCH_SIZE = 32
+# What is taken from folders.
 ENDINGS = (
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".pgm",
-    ".png",
-    ".ppm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)  # taken from folders
+    ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
+)  # fmt: skip
 
 
 def read_image(path: Path) -> np.ndarray:

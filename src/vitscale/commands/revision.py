@@ -11,9 +11,8 @@ from vitscale.base.digests import md5_of
 from vitscale.base.errors import UserError
 from vitscale.results.tables import hits, parse_csv, parse_metrics
 
-Counts = (
-    dict[tuple[str, str], int] | None
-)  # a confusion matrix, by actual and predicted class; None where there is none
+# A confusion matrix, by actual and predicted class; None where there is none.
+Counts = dict[tuple[str, str], int] | None
 
 
 def command(folder: Path, *arguments: str) -> str:

@@ -34,9 +34,8 @@ def share(way: str, remote: str | None) -> tuple[int, int]:
         else:
             runs = [(path.parent.name, path.name) for path in Path(cache.cache_dir).glob("*/*/*")]
             runs = [run for run in runs if cache._create_stage(cache._load_cache(*run)).outs_cached()]
-            moved = repo.cloud.push(
-                objects(cache, runs), remote=remote
-            )  # before the records, which then never lead to nothing
+            # Before the records, which then never lead to nothing.
+            moved = repo.cloud.push(objects(cache, runs), remote=remote)
             cache.push(remote)
     return len(runs), len(moved.transferred)
 

@@ -19,6 +19,8 @@ from vitscale.base.files import write_bytes, write_json
 
 @dataclass(frozen=True)
 class Split:
+    """Images or features, their labels (n,) and the names of the classes."""
+
     images: np.ndarray
     labels: np.ndarray
     classes: list[str]
@@ -65,11 +67,13 @@ class SplitWriter:
         write_json(folder / "classes.json", classes)
 
     def add(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Write images (b, h, w, 3) with their labels (b,)."""
         self.file.write(np.ascontiguousarray(images).data)
         self.labels[self.written : self.written + len(labels)] = labels
         self.written += len(labels)
 
     def close(self) -> None:
+        """End the split; all images must have been written."""
         self.file.close()
         assert self.written == len(self.labels), (
             f"{self.folder}: {self.written} of {len(self.labels)} images written"
@@ -78,6 +82,7 @@ class SplitWriter:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an .npy file, whole or not at all."""
     content = io.BytesIO()  # np.save to a file ignores a disk that is full at its last bytes
     np.save(content, array)
     write_bytes(path, content.getvalue())

@@ -39,6 +39,7 @@ def split_off(split: Split, usable: np.ndarray, share: float, seed: int) -> dict
 
 
 def write_part(split: Split, indices: np.ndarray, folder: Path) -> None:
+    """Write the images of a split that the indices name as a split of its own."""
     writer = SplitWriter(folder, len(indices), split.images.shape[1], split.classes)
     for start in range(0, len(indices), CHUNK):
         chosen = indices[start : start + CHUNK]

@@ -22,9 +22,8 @@ class ResNet18Config:
 
 def resnet18(config: ResNet18Config) -> nn.Module:
     """Return ResNet-18 without its head: images (batch, 3, s, s) to features (batch, 512)."""
-    from torchvision.models import (
-        resnet18 as build_resnet18,
-    )  # only where it is used: it takes a second to import
+    # Only where it is used: it takes a second to import.
+    from torchvision.models import resnet18 as build_resnet18
 
     model = build_resnet18()
     model.fc = nn.Identity()

@@ -28,12 +28,7 @@ ARCHITECTURES: dict[str, type[VitConfig] | type[ResNet18Config]] = {
     "vit": VitConfig,
     "resnet18": ResNet18Config,
 }
-INPUT = (
-    "classes",
-    "interpolation",
-    "mean",
-    "std",
-)  # what config.json has beside the architecture's parameters
+INPUT = ("classes", "interpolation", "mean", "std")  # beside the architecture's parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ class Linear(nn.Linear):
     """nn.Linear with the bias added apart: torch.compile then fuses it into what follows, without a copy."""
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the product and the bias."""
         product = nn.functional.linear(inputs, self.weight)
         return product + self.bias.to(product.dtype)
 
@@ -55,6 +56,7 @@ class Attention(nn.Module):
         self.out = Linear(dim, dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return each token's share of the others."""
         batch, n, dim = tokens.shape
         q, k, v = self.qkv(tokens).view(batch, n, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         # Written out, since for as few tokens as an image of 32x32 has the backward pass of
@@ -75,6 +77,7 @@ class Block(nn.Module):
         self.dropout, self.drop_path = dropout, drop_path
 
     def residual(self, branch: Tensor) -> Tensor:
+        """Return a branch's values with dropout and stochastic depth."""
         if self.training and self.dropout:
             branch = nn.functional.dropout(branch, self.dropout)
         if self.training and self.drop_path:
@@ -83,6 +86,7 @@ class Block(nn.Module):
         return branch
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return tokens (batch, n, dim) after attention and MLP."""
         tokens = tokens + self.residual(self.attention(self.norm1(tokens)))
         return tokens + self.residual(self.mlp(self.norm2(tokens)))
 
@@ -129,6 +133,7 @@ class VisionTransformer(nn.Module):
         return torch.cat([self.positions[:, : -(self.grid**2)], patches], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the class token, or the mean of all tokens, after the last block."""
         batch, _, height, width = images.shape
         p = self.patch_size
         patches = images.permute(0, 2, 3, 1).reshape(batch, height // p, p, width // p, p, 3).transpose(2, 3)

@@ -26,7 +26,7 @@ def read_pipeline(read: Callable[[str], dict]) -> tuple[dict, dict]:
 
 
 def pipeline_in(folder: Path) -> tuple[dict, dict]:
-    """Return a folder's dvc.yaml and params.yaml, as above. Raises UserError where a file is absent or no mapping."""
+    """Return a folder's dvc.yaml and params.yaml, as above. Raises UserError where a file can't be read."""
     return read_pipeline(lambda name: read_yaml(folder / name))
 
 

@@ -28,19 +28,18 @@ PUT_BACK = (
     "`git checkout params.yaml && dvc repro` for the committed parameters: either brings back what DVC has "
     "removed"
 )
-TIMINGS = Path(
-    "timings.csv"
-)  # end, stage, seconds, CPU seconds; ignored too, since no two runs take equally long
+# End, stage, seconds, CPU seconds of each run; ignored too, since no two take equally long.
+TIMINGS = Path("timings.csv")
 
 
 class Stage:
     """One stage as dvc.yaml declares it.
 
-    `key` is the entry of its `foreach` mapping, None where it has none.
+    `key` is the entry of its `foreach` mapping, empty where it has none.
     """
 
     def __init__(self, name: str, key: str | None):
-        self.name, self.key, self.label = name, key, name if key is None else f"{name}@{key}"
+        self.name, self.key, self.label = name, key or "", f"{name}@{key}" if key else name
         pipeline, self.params = pipeline_in(Path())
         try:
             check(self.params)

@@ -37,7 +37,7 @@ def points(study: Study) -> list[dict]:
 
 
 def drawing(study: Study) -> dict:
-    """Return the Vega-Lite picture: a line for each row, in a panel for each pretraining set, from nothing to much."""
+    """Return the Vega-Lite picture: a line a row, in a panel a pretraining set, from nothing to much."""
     found = points(study)
     images = {
         point["data"]: study.published[point["row"]].images
@@ -48,7 +48,8 @@ def drawing(study: Study) -> dict:
         {point["data"] for point in found}, key=lambda data: (data != NOTHING, images.get(data, 0), data)
     )
     accuracy = {
-        "field": "accuracy", "type": "quantitative", "title": f"{study.target} test accuracy", "scale": {"zero": False, "padding": 8},
+        "field": "accuracy", "type": "quantitative", "title": f"{study.target} test accuracy",
+        "scale": {"zero": False, "padding": 8},
         "axis": {"format": "%", "orient": "bottom"},
     }  # fmt: skip
     colors = {"domain": ["ViT", "ResNet-18"], "range": ["#1f77b4", "#e6550d"]}
