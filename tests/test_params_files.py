@@ -47,3 +47,13 @@ def test_a_rows_comment_is_its_accuracy(folder):
     said = dict(re.findall(r"(?m)^  ([\w-]+): # (\d+\.\d\d%)", rows))
     files = (ROOT / folder / "metrics/rows").glob("*.json")
     assert said == {file.stem: f"{json.loads(file.read_text())['accuracy']:.2%}" for file in files}
+
+
+def test_a_full_budget_has_its_controls():
+    """examples/gpu: a control from scratch that has another training than the row it stands beside, or another total."""
+    params = read_yaml(ROOT / "examples/gpu/params.yaml")
+    for model in ("vit", "resnet18"):
+        start, row = params["pretrain"][f"{model}-cifar100"], params["rows"][f"{model}-cifar100"]
+        scratch = row | {"start": f"{model}-scratch"}
+        assert params["rows"][f"{model}-scratch"] == scratch
+        assert params["rows"][f"{model}-scratch-long"] == scratch | {"epochs": start["epochs"] + row["epochs"]}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import get_model, get_weight
 from transformers import DeiTConfig, DeiTForImageClassification, ViTForImageClassification, pipeline
 
-from tiny import ROOT, hub_entry, run, tiny, write_params
+from tiny import PARAMS, ROOT, hub_entry, run, tiny, write_params
 from vitscale.arrays import load_split
 from vitscale.export import to_theirs
 from vitscale.files import UserError, digest, read_yaml
@@ -291,9 +291,6 @@ def test_deit_tiny(monkeypatch):
     assert (found[:, unique] - wanted).abs().max() < 1e-4
 
 
-LINES = re.findall(r"^    (dvc exp run -S '\+weights\.(\S+?)=.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-
-
 def few_images(mirror: Path, name: str = "few", image_size: int = 32) -> dict:
     """Put a folder of 24 images of 32 px into a mirror; return its entry of `download`."""
     rng = np.random.default_rng(0)
@@ -306,15 +303,17 @@ def few_images(mirror: Path, name: str = "few", image_size: int = 32) -> dict:
     return entry | {"sha256": {split: write_split(open_source(name, entry), split, mirror / "written") for split in ("train", "test")}}
 
 
-@pytest.mark.parametrize(("line", "start"), LINES, ids=[start for _, start in LINES])
-def test_the_readmes_line_adds_a_start_and_its_rows(mirror, tmp_path, line, start):
-    """A line of the README doesn't run where the weights can be had, or its rows don't stand beside the published figures."""
-    params = read_yaml(ROOT / "params.yaml")
-    entry, _ = served_by_torchvision(mirror, re.search(r"name: (\w+\.\w+)", line)[1])
-    folder = tiny(tmp_path / "repo", target="few", download={"few": few_images(mirror)}, prepare={"few": {"validation": 0.25}}, pretrain={},
-                  rows={}, **{section: params[section] for section in ("augment", "recipes", "published")})
-    one_epoch = f" -S rows.{start}.epochs=1 -S rows.{start}.sizes=[32]"
-    run("bash", "-c", re.sub("sha256: [0-9a-f]+", f"sha256: '{entry['sha256']}'", line) + one_epoch, cwd=folder)
+@pytest.mark.parametrize("start", ["resnet18-imagenet1k", "vit_b16-imagenet1k"])
+def test_the_example_runs_where_the_weights_are(mirror, tmp_path, start):
+    """examples/imagenet1k doesn't run where the weights can be had, or its rows don't stand beside the published figures."""
+    params = read_yaml(ROOT / "examples/imagenet1k/params.yaml")
+    entry, _ = served_by_torchvision(mirror, params["weights"][start]["name"])
+    rows = {name: params["rows"][name] for name in (start, f"{start}-probe")}
+    rows[start] |= {"epochs": 1, "sizes": [32]}
+    folder = tiny(tmp_path / "repo", target="few", download={"few": few_images(mirror)}, prepare={"few": {"validation": 0.25}}, models={},
+                  pretrain={}, weights={start: params["weights"][start] | {"sha256": entry["sha256"]}}, features={start: params["features"][start]},
+                  rows=rows, **{section: params[section] for section in ("augment", "recipes", "published")})
+    run("dvc", "repro", "-q", cwd=folder)
     table, published = (folder / "metrics/summary.md").read_text(), params["published"][f"{start}-probe"]["accuracy"]
     assert re.search(rf"\| {start} \| \S+M \| imagenet1k \| full \| \d", table)
     assert re.search(rf"\| {start}-probe \| \S+M \| imagenet1k \| linear_probe \| \d.*\| {published:.2%} \|", table)
@@ -323,24 +322,30 @@ def test_the_readmes_line_adds_a_start_and_its_rows(mirror, tmp_path, line, star
     assert "up to date" in run("dvc", "status", cwd=folder).stdout
 
 
-def test_the_readmes_line_pretrains_on_imagenet100(mirror, tmp_path):
-    """The line of the README doesn't run on a folder of images, or its first run doesn't say what to paste."""
-    [line] = re.findall(r"^    (dvc exp run -S '\+download\.imagenet100=.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert "epochs: 200" in line and "batch_size: 256" in line and "patch_size: 16" in line and "sizes: [224]" in line
+def test_the_example_pretrains_on_imagenet100(mirror, tmp_path):
+    """examples/imagenet100 doesn't run on a folder of images, or its first run doesn't say what to paste."""
+    params = read_yaml(ROOT / "examples/imagenet100/params.yaml")
     found = few_images(mirror, "imagenet100", 224)["sha256"]
-    folder = tiny(tmp_path / "repo", augment=read_yaml(ROOT / "params.yaml")["augment"], pretrain={}, rows={})
-    small = line.replace("batch_size: 256", "batch_size: 4").replace("epochs: 200", "epochs: 1").replace("warmup_epochs: 5", "warmup_epochs: 0")
-    first = run("bash", "-c", small.replace("compile: true", "compile: false"), cwd=folder, check=False)
+    for entry in params["pretrain"].values():
+        assert entry["epochs"] == 200 and entry["sizes"] == [224] and params["recipes"][entry["recipe"]]["batch_size"] == 256
+        entry["epochs"] = 1
+        params["recipes"][entry["recipe"]] |= {"batch_size": 4, "warmup_epochs": 0, "compile": False}
+    download, prepare = (PARAMS[section] | {"imagenet100": params[section]["imagenet100"]} for section in ("download", "prepare"))
+    folder = tiny(tmp_path / "repo", download=download, prepare=prepare, rows={},
+                  **{section: params[section] for section in ("augment", "models", "recipes", "pretrain")})
+    first = run("dvc", "repro", "pretrain", cwd=folder, check=False)
     assert first.returncode and all(value in first.stderr for value in found.values())
-    params = folder / "params.yaml"
-    write_params(folder, download=read_yaml(params)["download"] | {"imagenet100": {"source": "imagefolder", "image_size": 224, "sha256": found}})
-    run("dvc", "repro", "-q", "pretrain@vit_16-imagenet100", cwd=folder)
-    config = json.loads((folder / "models/start/vit_16-imagenet100/config.json").read_text())
-    assert (config["image_size"], config["patch_size"], config["classes"]) == (224, 16, ["0", "1"])
+    write_params(folder, download__imagenet100__sha256=found)
+    run("dvc", "repro", "-q", "pretrain", cwd=folder)
+    for name, size in (("vit_16-imagenet100", ("patch_size", 16)), ("resnet18-imagenet100", ("stem", "imagenet"))):
+        config = json.loads((folder / f"models/start/{name}/config.json").read_text())
+        assert (config["image_size"], size[0], config[size[0]], config["classes"]) == (224, *size, ["0", "1"])
 
 
-def test_every_published_start_has_its_line():
-    """A published row has neither an entry in params.yaml nor a line of the README."""
-    params = read_yaml(ROOT / "params.yaml")
-    wanted = {name.removesuffix("-probe") for name in params["published"] if name not in params["rows"]}
-    assert wanted == {start for _, start in LINES} and len(LINES) == 2
+def test_every_published_start_has_its_rows():
+    """A published row stands in no pipeline."""
+    params, example = (read_yaml(ROOT / folder / "params.yaml") for folder in (".", "examples/imagenet1k"))
+    assert params["published"].keys() <= params["rows"].keys() | example["rows"].keys()
+    assert all(example["published"][name] == params["published"][name] for name in example["published"])
+    for name in params["weights"]:
+        assert example["weights"][name] == params["weights"][name] and example["rows"][f"{name}-probe"] == params["rows"][f"{name}-probe"]
