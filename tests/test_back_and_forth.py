@@ -19,7 +19,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from PIL import Image
 
-from forked import start, wait_for
+from forked import wait_for
 from test_graph import STAGES, leaves, parsed_once  # noqa: F401 (a fixture)
 from tiny import PARAMS, ROOT, checkout, outputs, run, write_params
 from vitscale.base.config import read_yaml
@@ -106,18 +106,9 @@ HANDFUL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def forked(tmp_path_factory):
-    commands, server = start(tmp_path_factory.mktemp("python"))
-    yield commands
-    server.kill()
-    server.wait()
-
-
 @pytest.fixture
-def commands(forked, monkeypatch):
-    """The stages that run in this test, quickly."""
-    forked.put_first(monkeypatch)
+def commands(forked):
+    """The stages that run in this test."""
     forked.new()
     return forked
 
@@ -187,7 +178,6 @@ def committed(folder):
 def wide(forked, mirror, hub_mirror, tmp_path_factory):
     """The wide pipeline, run and committed; tests copy it."""
     with pytest.MonkeyPatch.context() as patch:
-        forked.put_first(patch)
         patch.setenv("VITSCALE_MIRROR", str(mirror))
         patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("checkpoints")))
         folder = checkout(tmp_path_factory.mktemp("wide") / "repo")
@@ -370,13 +360,13 @@ def test_a_colleague_runs_nothing_again(repo, commands, tmp_path, monkeypatch):
         run("dvc", "repro", cwd=first)
         states[lr] = state(first)
     assert sorted(commands.new()) == TRAINING
-    run("python3", "-m", "vitscale", "runs", "push", cwd=first)
-    run("python3", "-m", "vitscale", "runs", "fetch", "--pipeline", str(second), cwd=tmp_path)
+    run("python", "-m", "vitscale", "runs", "push", cwd=first)
+    run("python", "-m", "vitscale", "runs", "fetch", "--pipeline", str(second), cwd=tmp_path)
     for lr in (1e-3, 0.002, 1e-3):
         write_params(second, lr=lr)
         run("dvc", "repro", cwd=second)
         assert commands.new() == [] and state(second) == states[lr]
-    failed = run("python3", "-m", "vitscale", "runs", "fetch", "--remote", "nowhere", cwd=second, check=False)
+    failed = run("python", "-m", "vitscale", "runs", "fetch", "--remote", "nowhere", cwd=second, check=False)
     assert (
         failed.returncode == 1
         and failed.stderr == "error: config file error: remote 'nowhere' doesn't exist\n"
@@ -430,7 +420,7 @@ def test_dvc_killed_before_it_has_the_outputs(done, checkpoints, tmp_path):
     assert "nothing left to train" in again and not list(checkpoints.glob("*.pt"))
 
 
-def test_stopped_by_the_keyboard(done, checkpoints, tmp_path):
+def test_stopped_by_the_keyboard(done, started, checkpoints, tmp_path):
     """Catches a Ctrl-C that doesn't say what is kept and how to go on."""
     folder = shutil.copytree(done, tmp_path / "repo", symlinks=True)
     write_params(folder, rows__vit_digits__epochs=300)
@@ -493,7 +483,7 @@ def test_taking_away(repo, commands, monkeypatch):
     before, text = state(repo), (repo / "params.yaml").read_text()
 
     def prune(*options):
-        return run("python3", "-m", "vitscale", "prune", *options, cwd=repo).stdout.splitlines()
+        return run("python", "-m", "vitscale", "prune", *options, cwd=repo).stdout.splitlines()
 
     assert prune() == ["nothing is left over"] and state(repo) == before
     without(

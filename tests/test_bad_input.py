@@ -8,7 +8,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +114,7 @@ class Work:
             else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
         )
         return subprocess.run(
-            [sys.executable, CHECKOUT / "stages" / f"{stage}.py", key],
+            ["python", CHECKOUT / "stages" / f"{stage}.py", key],
             cwd=self.folder,
             env=environment,
             preexec_fn=limit,
@@ -148,7 +147,7 @@ class Work:
 
 
 @pytest.fixture
-def work(tmp_path) -> Work:
+def work(forked, tmp_path) -> Work:
     work = Work(tmp_path / "some" / "where" / "pipeline", tmp_path / "mirror", tmp_path)
     work.folder.mkdir(parents=True)
     work.mirror.mkdir()

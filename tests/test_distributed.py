@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from vitscale.runtime import distributed
 from vitscale.training import loop
 
 RECIPE = PARAMS["recipes"]["vit"]
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def environment_of_each(tmp_path, monkeypatch):
 
 def torchrun(folder: Path, stage: str, key: str, processes: int = 2):
     return run(
-        sys.executable,
+        "python",
         "-m",
         "torch.distributed.run",
         "--standalone",
@@ -42,11 +42,11 @@ def torchrun(folder: Path, stage: str, key: str, processes: int = 2):
 
 
 def alone(folder: Path, stage: str, key: str):
-    return run(sys.executable, f"stages/{stage}.py", key, cwd=folder)
+    return run("python", f"stages/{stage}.py", key, cwd=folder)
 
 
 @pytest.fixture(scope="module")
-def exact(done, tmp_path_factory):
+def exact(done, forked, tmp_path_factory):
     """The tiny pipeline in float32 and without dropout, which would tell processes apart, up to its untrained weights."""
     folder = shutil.copytree(done, tmp_path_factory.mktemp("exact") / "repo", symlinks=True)
     write_params(folder, precision="float32", models__vit__dropout=0.0)
@@ -134,7 +134,7 @@ def test_one_begins_and_two_go_on(copies, tmp_path):
     }
     whole, folder = copies("whole", **changes), copies("repo", **changes)
     killed = run(
-        sys.executable,
+        "python",
         str(ROOT / "tests/killer.py"),
         "mid-epoch",
         "stages/finetune.py",

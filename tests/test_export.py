@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 
 import numpy as np
 import onnxruntime
@@ -25,6 +24,7 @@ from vitscale.data.arrays import load_split
 from vitscale.models.store import count_parameters, load_model
 from vitscale.training.inference import predict
 
+pytestmark = pytest.mark.usefixtures("forked")
 COMMON = {
     "image_size": 32,
     "classes": ["cat", "dog", "frog", "ship"],
@@ -218,7 +218,7 @@ def test_what_cant_be_exported_is_one_line(finished, tmp_path, monkeypatch):
 
 def command(module: str, *arguments: str, cwd=ROOT) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "vitscale", module, *map(str, arguments)],
+        ["python", "-m", "vitscale", module, *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
         text=True,

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,6 +15,7 @@ from tiny import ROOT, outputs, run, tiny, undisturbed, write_params
 from vitscale.base.digests import digest
 
 ROW = "metrics/rows/vit-digits.json"
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def ran(result):
     return [line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")]
 
 
-def test_same_bytes_in_two_fresh_folders(done, tmp_path):
+def test_same_bytes_in_two_fresh_folders(done, started, tmp_path):
     """Every output of a second run, elsewhere and without the first one's checkpoints, is the same to the byte."""
     second = tiny(tmp_path / "second")
     start = time.monotonic()
@@ -78,7 +78,7 @@ def test_metrics_show_their_figures_and_no_list(done):
     )
 
 
-def test_nothing_to_do_is_quick(copy):
+def test_nothing_to_do_is_quick(copy, started):
     run("dvc", "repro", "-q", cwd=copy)
     start = time.monotonic()
     result = run("dvc", "repro", cwd=copy)
@@ -123,7 +123,7 @@ def test_noise_for_test_images_leaves_the_weights_alone(copy, checkpoints):
         ("finetune", "vit-digits"),
         ("evaluate", "vit-digits"),
     ):
-        run(sys.executable, f"stages/{stage}.py", key, cwd=copy)
+        run("python", f"stages/{stage}.py", key, cwd=copy)
     after = outputs(copy)
     differing = {path for path in before if before[path] != after[path]}
     assert differing and {path.split("/")[0] for path in differing} <= {"data", "metrics"}
@@ -132,9 +132,9 @@ def test_noise_for_test_images_leaves_the_weights_alone(copy, checkpoints):
 
 
 @pytest.fixture(scope="module")
-def three_epochs(tmp_path_factory):
+def three_epochs(forks, tmp_path_factory):
     """The outputs of three epochs that nothing stopped."""
-    return undisturbed(tmp_path_factory, rows__vit_digits__epochs=3)
+    return undisturbed(tmp_path_factory, forks, rows__vit_digits__epochs=3)
 
 
 @pytest.mark.parametrize("point", ["mid-epoch", "writing a checkpoint", "writing outputs"])
@@ -144,7 +144,7 @@ def test_killed_stage_goes_on_to_the_same_bytes(three_epochs, tmp_path, point):
     shutil.rmtree(folder / "models/finetuned")
     (folder / "metrics/history/finetune/vit-digits.json").unlink()
     killed = run(
-        sys.executable,
+        "python",
         str(ROOT / "tests/killer.py"),
         point,
         "stages/finetune.py",
@@ -168,13 +168,13 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.fixture(scope="module")
-def long(tmp_path_factory):
+def long(forks, tmp_path_factory):
     """A fine-tuning long enough to be killed in the middle, never stopped."""
-    return undisturbed(tmp_path_factory, rows__vit_digits__epochs=60)
+    return undisturbed(tmp_path_factory, forks, rows__vit_digits__epochs=60)
 
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["dvc alone", "the whole group"])
-def test_killed_dvc(long, tmp_path, checkpoints, whole_group):
+def test_killed_dvc(long, started, tmp_path, checkpoints, whole_group):
     """After `kill -9` of DVC the orphan trains on; a second `dvc repro` waits for it, or goes on where it was killed."""
     folder = tmp_path / "repo"
     shutil.copytree(long, folder, symlinks=True)
@@ -216,7 +216,7 @@ def test_temporary_workspace_and_queue_go_on_from_the_same_checkpoint(three_epoc
         write_params(folder, lr=lr)
         run("dvc", "repro", "-q", "pretrain@vit-digits", cwd=folder)
         run(
-            sys.executable,
+            "python",
             str(ROOT / "tests/killer.py"),
             "mid-epoch",
             "stages/finetune.py",
@@ -271,11 +271,11 @@ def test_second_process_on_the_same_training_waits(copy, tmp_path):
     from vitscale.base.files import locked
 
     shutil.copytree(copy, tmp_path / "other", symlinks=True)
-    first = run(sys.executable, "stages/finetune.py", "vit-digits", cwd=copy)
+    first = run("python", "stages/finetune.py", "vit-digits", cwd=copy)
     lock = next((tmp_path / "checkpoints").glob("finetune@*.lock"))
     with locked(lock):
         second = subprocess.Popen(
-            [sys.executable, "stages/finetune.py", "vit-digits"],
+            ["python", "stages/finetune.py", "vit-digits"],
             cwd=tmp_path / "other",
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -291,7 +291,7 @@ def test_damaged_checkpoint_is_started_over(three_epochs, tmp_path, checkpoints)
     folder = tmp_path / "repo"
     shutil.copytree(three_epochs, folder, symlinks=True)
     run(
-        sys.executable,
+        "python",
         str(ROOT / "tests/killer.py"),
         "mid-epoch",
         "stages/finetune.py",
@@ -303,7 +303,7 @@ def test_damaged_checkpoint_is_started_over(three_epochs, tmp_path, checkpoints)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    result = run(sys.executable, "stages/finetune.py", "vit-digits", cwd=folder)
+    result = run("python", "stages/finetune.py", "vit-digits", cwd=folder)
     assert result.stderr.startswith("warning: the checkpoint") and "going on" not in result.stdout
     assert outputs(folder) == outputs(three_epochs)
 
@@ -318,7 +318,7 @@ def test_full_disk_while_training(done, tmp_path, limit):
     shutil.rmtree(folder / "models/finetuned")
     before = outputs(folder)
     result = run(
-        sys.executable,
+        "python",
         "stages/finetune.py",
         "vit-digits",
         cwd=folder,
@@ -351,7 +351,7 @@ def test_parameters_are_checked_by_every_stage(copy):
         ("init", "vit"),
         ("evaluate", "vit-digits"),
     ):
-        result = run(sys.executable, f"stages/{stage}.py", key, cwd=copy, check=False)
+        result = run("python", f"stages/{stage}.py", key, cwd=copy, check=False)
         assert result.returncode == 1
         assert (
             result.stderr.splitlines()[0]
@@ -376,6 +376,6 @@ def test_same_bytes_twice_on_cuda(copy, tmp_path, monkeypatch):
     for name in ("first", "second"):
         monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / name))
         monkeypatch.setenv("VITSCALE_DEVICE", "cuda")
-        run(sys.executable, "stages/pretrain.py", "vit-digits", cwd=copy)
+        run("python", "stages/pretrain.py", "vit-digits", cwd=copy)
         made.append(digest(copy / "models/start/vit-digits"))
     assert made[0] == made[1]

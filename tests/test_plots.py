@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import sys
 
 import pytest
 import vl_convert
@@ -16,7 +15,7 @@ EXAMPLE = ROOT / "examples/digits"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(forked, tmp_path_factory):
     """What git has of the example, as a repository of its own: no data, weights or previews."""
     folder = checkout(tmp_path_factory.mktemp("plots") / "repo")
     shutil.copytree(EXAMPLE / "metrics", folder / "metrics")
@@ -100,7 +99,7 @@ def test_confusion_is_in_percent_of_the_actual_class(plots):
 def test_page_without_a_network(folder):
     """An offline page that still asks a CDN for its scripts, or has none."""
     run(
-        sys.executable,
+        "python",
         "-m",
         "vitscale",
         "plots",

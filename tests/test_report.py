@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import struct
-import sys
 
 import numpy as np
 import pytest
@@ -15,11 +14,12 @@ import yaml
 from tiny import ROOT, run, write_params
 from vitscale.results.metrics import Z95
 
+pytestmark = pytest.mark.usefixtures("forked")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture(scope="module")
-def repository(done, tmp_path_factory):
+def repository(done, forked, tmp_path_factory):
     """`main` has a run, `change` one with another learning rate in fine-tuning; each is committed."""
     folder = tmp_path_factory.mktemp("report") / "repository"
     shutil.copytree(done, folder, symlinks=True)
@@ -33,7 +33,7 @@ def repository(done, tmp_path_factory):
 def report(folder, *arguments: str, cwd=None, check=True):
     """Return the page of `vitscale report` with the code of this checkout, its folder and the finished command."""
     done = run(
-        sys.executable,
+        "python",
         "-m",
         "vitscale",
         "report",

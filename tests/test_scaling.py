@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -517,7 +516,7 @@ def test_the_example_is_what_the_study_asks_for():
             assert PARAMS["models"][start]["seed"] == entry["seed"]
 
 
-def test_the_stage_runs(tmp_path, made):
+def test_the_stage_runs(forked, tmp_path):
     """The stage uses something that dvc.yaml doesn't list, or leaves other files than it says."""
     folder = tmp_path / "examples/scaling"
     folder.mkdir(parents=True)
@@ -536,7 +535,7 @@ def test_the_stage_runs(tmp_path, made):
             "rows",
         )
     done = subprocess.run(
-        [sys.executable, "../../stages/scaling.py", "scaling"], cwd=folder, text=True, capture_output=True
+        ["python", "../../stages/scaling.py", "scaling"], cwd=folder, text=True, capture_output=True
     )
     assert done.returncode == 0, done.stderr
     figures = json.loads((folder / "metrics/scaling.json").read_text())

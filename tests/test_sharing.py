@@ -139,7 +139,7 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def author(done, tmp_path_factory):
+def author(done, forked, tmp_path_factory):
     """A, who has run and committed the tiny pipeline, and pushed to git only (`home/origin.git`)."""
     home = tmp_path_factory.mktemp("author")
     person = Person(home)
@@ -358,7 +358,7 @@ def outputs_of(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["s3", "folder"])
-def test_killed_pushes(kind, request, author, origin, tmp_path):
+def test_killed_pushes(kind, started, request, author, origin, tmp_path):
     """Catches a push that, killed at any moment, leaves half an object or can't be made good: 10 kills a kind of remote."""
     moments = random.Random(kind)
 

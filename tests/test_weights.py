@@ -29,6 +29,7 @@ from vitscale.models.pretrained import fetch as fetch_entry
 from vitscale.models.store import ModelConfig, build, load_model
 from vitscale.training.inference import predict
 
+pytestmark = pytest.mark.usefixtures("forked")
 DEIT_TINY = {
     "source": "huggingface",
     "name": "facebook/deit-tiny-patch16-224",
@@ -291,7 +292,7 @@ def test_without_network_or_mirror_the_line_says_what_to_fetch(tmp_path, entry, 
         | {"HF_HOME": str(tmp_path / "hub")}
     )
     result = subprocess.run(
-        [sys.executable, "stages/weights.py", "start"],
+        ["python", "stages/weights.py", "start"],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -370,7 +371,7 @@ def test_a_size_that_the_patches_dont_divide_is_one_line(from_the_hub):
     before = (from_the_hub / "params.yaml").read_text()
     write_params(from_the_hub, **{"rows__hub__sizes": [36]})
     try:
-        result = run(sys.executable, "stages/finetune.py", "hub", cwd=from_the_hub, check=False)
+        result = run("python", "stages/finetune.py", "hub", cwd=from_the_hub, check=False)
     finally:
         (from_the_hub / "params.yaml").write_text(before)
     assert result.returncode == 1 and result.stderr.splitlines()[-1] == (
