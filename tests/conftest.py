@@ -11,10 +11,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, which reads
         max(1, os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     )
 
+import numpy as np
+
 import forked as forking
 from tiny import PARAMS, hub_entry, run, undisturbed
-
-ROOT = Path(__file__).resolve().parents[1]
+from vitscale.data.arrays import Split, SplitWriter, load_split
 
 
 def pytest_collection_modifyitems(config, items):
@@ -113,3 +114,20 @@ def from_the_hub(forks, tmp_path_factory, hub_mirror):
                 "scratch-probe": probe | {"start": "vit-scratch", "inputs": "features/vit-scratch"},
             },
         )
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory) -> Split:
+    """Return 64 random images of 4 classes, from disk as the stages read them."""
+    rng = np.random.default_rng(0)
+    writer = SplitWriter(tmp_path_factory.mktemp("split"), 64, 32, list("abcd"))
+    writer.add(rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.repeat(np.arange(4), 16))
+    writer.close()
+    return load_split(writer.folder)
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path / "mirror"))
+    (tmp_path / "mirror").mkdir()
+    return tmp_path / "mirror"
