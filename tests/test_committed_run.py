@@ -96,5 +96,23 @@ def test_readme_shows_the_committed_table():
 
 def test_readme_maps_every_flag_of_the_course_project():
     text = (ROOT / "README.md").read_text().split("course project's flags")[1].split("##")[0]
-    for flag in ["mode", "batch_size", "epochs", "image_size", "num_classes", "data_dir", "patch_size", "dim", "heads", "depth", "mlp_dim", "dropout", "optimizer", "lr", "weight_decay", "checkpoint", "model_name"]:
+    for flag in [
+        "mode",
+        "batch_size",
+        "epochs",
+        "image_size",
+        "num_classes",
+        "data_dir",
+        "patch_size",
+        "dim",
+        "heads",
+        "depth",
+        "mlp_dim",
+        "dropout",
+        "optimizer",
+        "lr",
+        "weight_decay",
+        "checkpoint",
+        "model_name",
+    ]:
         assert f"`{flag}`" in text

@@ -161,7 +161,14 @@ def test_every_form_gives_the_same_bytes(mirror, tmp_path):
     write_zip(mirror / "entries.zip", with_folders, zipfile.ZIP_LZMA)
     write_folder(mirror / "renamed", members_of(data, lambda i: f"{'zyxwvutsr'[i]} é.PNG"))
     write_folder(mirror / "bmp", members_of(data, lambda i: f"{9 - i}.bmp", "BMP"))
-    litter = ["README.txt", "train/.DS_Store", "train/cat/.DS_Store", "__MACOSX/train/cat/0.png", "test/.cache/0.png", "extra/cat/0.png"]
+    litter = [
+        "README.txt",
+        "train/.DS_Store",
+        "train/cat/.DS_Store",
+        "__MACOSX/train/cat/0.png",
+        "test/.cache/0.png",
+        "extra/cat/0.png",
+    ]
     write_folder(mirror / "litter", members | dict.fromkeys(litter, b"x"))
     forms = ("folder", "zip", "shuffled", "entries", "renamed", "bmp", "litter")
     results = {form: written(form, FOLDER, tmp_path / "out" / form) for form in forms}
