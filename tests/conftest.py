@@ -11,9 +11,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, which reads
         max(1, os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     )
 
-from tiny import PARAMS, hub_entry, run, undisturbed
+import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+import forked as forking
+from tiny import PARAMS, hub_entry, run, undisturbed
+from vitscale.data.arrays import Split, SplitWriter, load_split
 
 
 def pytest_collection_modifyitems(config, items):
@@ -45,9 +47,32 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def done(tmp_path_factory):
+def forks(tmp_path_factory):
+    """What forks each `python` and `dvc` that finds itself in PATH, once `forked` has put it there."""
+    commands, process = forking.start(tmp_path_factory.mktemp("forked"))
+    yield commands
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def forked(forks):
+    """In this module `python` and `dvc` are forked, in a tenth of the time that a start takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        forks.put_first(patch)
+        yield forks
+
+
+@pytest.fixture
+def started(forked, monkeypatch):
+    """In this test they are started all the same: it sends signals to them, or shows that a start does the same."""
+    forked.take_out(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def done(forks, tmp_path_factory):
     """The tiny pipeline, run and committed; tests copy it."""
-    folder = undisturbed(tmp_path_factory)
+    folder = undisturbed(tmp_path_factory, forks)
     run("git", "add", "-A", cwd=folder)
     run("git", "commit", "-qm", "run", cwd=folder)
     return folder
@@ -61,7 +86,7 @@ def hub_mirror(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def from_the_hub(tmp_path_factory, hub_mirror):
+def from_the_hub(forks, tmp_path_factory, hub_mirror):
     """The tiny pipeline with a start from the hub, fine-tuned and probed on its features, and a probe on untrained ones."""
     off = {
         "crop_padding": 0,
@@ -77,6 +102,7 @@ def from_the_hub(tmp_path_factory, hub_mirror):
         patch.setenv("VITSCALE_MIRROR", str(hub_mirror[0]))
         return undisturbed(
             tmp_path_factory,
+            forks,
             precision="float32",
             augment=PARAMS["augment"] | {"none": off},
             weights={"hub": hub_mirror[1]},
@@ -88,3 +114,20 @@ def from_the_hub(tmp_path_factory, hub_mirror):
                 "scratch-probe": probe | {"start": "vit-scratch", "inputs": "features/vit-scratch"},
             },
         )
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory) -> Split:
+    """Return 64 random images of 4 classes, from disk as the stages read them."""
+    rng = np.random.default_rng(0)
+    writer = SplitWriter(tmp_path_factory.mktemp("split"), 64, 32, list("abcd"))
+    writer.add(rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8), np.repeat(np.arange(4), 16))
+    writer.close()
+    return load_split(writer.folder)
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path / "mirror"))
+    (tmp_path / "mirror").mkdir()
+    return tmp_path / "mirror"

@@ -1,4 +1,7 @@
-"""A `python` for many short stages: it forks a process that has imported torch, a second in each otherwise, and logs what ran."""
+"""A `python` and a `dvc` for many short commands, which a process that has imported torch and DVC forks.
+
+Started anew each takes a second or three before it does anything. What runs is the same; scripts are logged.
+"""
 
 import os
 import subprocess
@@ -6,17 +9,28 @@ import sys
 import time
 from pathlib import Path
 
-SERVER = """import gc, json, os, runpy, signal, socket, sys, traceback
-import numpy, PIL.Image, PIL.ImageOps, pydantic, safetensors.torch, sklearn.datasets, torch._dynamo, yaml
+SERVER = '''import gc, importlib, json, os, resource, runpy, signal, socket, sys, traceback
+for name in """
+    numpy PIL.Image PIL.ImageDraw PIL.ImageOps PIL.PngImagePlugin pydantic.main pydantic.types pydantic.functional_validators
+    pydantic._internal._generate_schema safetensors.torch sklearn.datasets torch._dynamo torch.distributed.run
+    torch.distributed.elastic.rendezvous.c10d_rendezvous_backend torch.utils.flop_counter vl_convert yaml
+    antlr4 dulwich.porcelain dvc.cli.parser dvc.cachemgr dvc.data_cloud dvc.render.match dvc.repo.artifacts dvc.repo.datasets
+    dvc.repo.experiments.apply dvc.repo.experiments.queue.celery dvc.repo.experiments.queue.tempdir dvc.repo.experiments.show
+    dvc.repo.graph dvc.repo.index dvc.repo.open_repo dvc.repo.plots dvc.repo.worktree dvc.utils.strictyaml dvc_data.fs
+    dvc_data.index.fetch dvc_data.index.push dvc_render.vega dvc_s3 dvc_task.app fsspec.implementations.memory networkx omegaconf
+    platformdirs.unix pygit2 pyparsing ruamel.yaml""".split():
+    importlib.import_module(name)
 from huggingface_hub import snapshot_download
+import dvc.cli
+dvc.cli.parser.get_main_parser()
 address, log = sys.argv[1:]
 server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 server.bind(address)
 server.listen()
 gc.freeze()
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-script = None
-while script is None:
+program = None
+while program is None:
     caller, _ = server.accept()
     if os.fork() == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -26,30 +40,46 @@ while script is None:
             os._exit(0)
         for number, file in enumerate(files):
             os.dup2(file, number)
-        folder, [script, *arguments], environment = json.loads(message)
+        folder, program, arguments, environment, largest = json.loads(message)
     caller.close()
-with open(log, "a") as file:
-    file.write("@".join([os.path.basename(script).removesuffix(".py"), *arguments]) + "\\n")
 os.chdir(folder)
 os.environ.clear()
 os.environ.update(environment)
-sys.argv[:], code = [script, *arguments], 1
+code = 1
 try:
-    runpy.run_path(script, run_name="__main__")
+    if program == "dvc":
+        sys.argv[:] = ["dvc", *arguments]
+        sys.exit(dvc.cli.main())
+    sys.path[0:1] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    if arguments[0] == "-m":
+        sys.argv[:] = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        with open(log, "a") as file:
+            file.write("@".join([os.path.basename(arguments[0]).removesuffix(".py"), *arguments[1:]]) + "\\n")
+        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
+        sys.argv[:], sys.path[0] = arguments, os.path.dirname(os.path.abspath(arguments[0]))
+        runpy.run_path(arguments[0], run_name="__main__")
     code = 0
 except SystemExit as end:
-    code = end.code if isinstance(end.code, int) else print(end.code, file=sys.stderr) or 1
+    code = end.code or 0 if isinstance(end.code, int | None) else print(end.code, file=sys.stderr) or 1
 except BaseException:
     traceback.print_exc()
 sys.stdout.flush()
+sys.stderr.flush()
 os._exit(code)
-"""
+'''
 CLIENT = """#!{python} -SE
-import json, os, socket, sys
+import json, os, resource, socket, sys
+program, arguments = os.path.basename(sys.argv[0]), [each for each in sys.argv[1:] if each != "-u"]
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect({address!r})
-    socket.send_fds(server, [json.dumps([os.getcwd(), sys.argv[1:], dict(os.environ)]).encode()], [0, 1, 2])
-    sys.exit(int(server.recv(8)) & 255)
+    message = os.getcwd(), program, arguments, dict(os.environ), resource.getrlimit(resource.RLIMIT_FSIZE)
+    socket.send_fds(server, [json.dumps(message).encode()], [0, 1, 2])
+    code = int(server.recv(8))
+if code < 0:
+    os.kill(os.getpid(), -code)
+sys.exit(code)
 """
 
 
@@ -66,6 +96,12 @@ class Commands:
 
     def put_first(self, patch) -> None:
         patch.setenv("PATH", f"{self.folder}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PYTHON_EXEC", str(self.folder / "python"))  # what torchrun starts
+
+    def take_out(self, patch) -> None:
+        """Have processes started anew again, which then take signals and limits themselves."""
+        patch.setenv("PATH", os.environ["PATH"].replace(f"{self.folder}{os.pathsep}", ""))
+        patch.delenv("PYTHON_EXEC", raising=False)
 
 
 def wait_for(condition, seconds=60):
@@ -76,10 +112,11 @@ def wait_for(condition, seconds=60):
 
 
 def start(folder: Path) -> tuple[Commands, subprocess.Popen]:
-    """Put such a `python` into the folder and start what it forks."""
+    """Put such commands into the folder and start what forks them."""
     address = str(folder / "socket")
-    (folder / "python").write_text(CLIENT.format(python=sys.executable, address=address))
-    (folder / "python").chmod(0o755)
+    for name in ("python", "dvc"):
+        (folder / name).write_text(CLIENT.format(python=sys.executable, address=address))
+        (folder / name).chmod(0o755)
     server = subprocess.Popen([sys.executable, "-c", SERVER, address, str(folder / "log")])
     wait_for(lambda: os.path.exists(address))
     return Commands(folder), server

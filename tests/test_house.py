@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from test_graph import modules_of
+from dvcyaml import modules_of
 from tiny import ROOT
 
 FLOORS = {

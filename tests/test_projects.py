@@ -38,7 +38,7 @@ FOREIGN = {
 
 
 @pytest.fixture(params=["examples/digits", pytest.param(".", marks=pytest.mark.slow)])
-def fresh(request, tmp_path):
+def fresh(request, forked, tmp_path):
     """The pipeline's folder, from the root, in a clone of a repository with all pipelines, of which only that one has run."""
     origin, first, second, remote = (tmp_path / name for name in ("origin.git", "first", "second", "remote"))
     listed = subprocess.run(

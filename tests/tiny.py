@@ -136,9 +136,10 @@ def tiny(folder: Path, **changes) -> Path:
     return folder
 
 
-def undisturbed(tmp_path_factory, **changes):
+def undisturbed(tmp_path_factory, forks, **changes):
     """Return a repository whose tiny pipeline has run once, without a checkpoint that a test could find."""
     with pytest.MonkeyPatch.context() as patch:
+        forks.put_first(patch)
         patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("checkpoints")))
         folder = tiny(tmp_path_factory.mktemp("undisturbed") / "repo", **changes)
         run("dvc", "repro", "-q", cwd=folder)

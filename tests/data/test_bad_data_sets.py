@@ -1,0 +1,164 @@
+"""What stages say about data sets of another shape or another hash, and about a faulty params.yaml."""
+
+import re
+
+import pytest
+
+from vitscale.data.sources import SPLITS
+from works import UNKNOWN, WRONG, fingerprints, make_set, members_of
+
+
+# ---- the shape of a data set ----
+@pytest.mark.parametrize("name", ["things", "things.zip"])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_an_empty_class_folder(work, name, hidden):
+    """A class folder without an image, or with none but a hidden file."""
+    extra = {f"{split}/cow/" if not hidden else f"{split}/cow/.DS_Store": b"" for split in SPLITS}
+    if hidden:
+        extra = {f"{split}/cow/": b"" for split in SPLITS} | extra if name.endswith(".zip") else extra
+    where = work.put(name, members_of(make_set()) | extra)
+    work.refused("download", f"{where}: the class folder train/cow holds no image; fill it or take it out")
+
+
+@pytest.mark.parametrize("name", ["things", "things.zip"])
+@pytest.mark.parametrize("missing", SPLITS)
+def test_a_missing_split(work, name, missing):
+    where = work.put(
+        name,
+        {
+            member: content
+            for member, content in members_of(make_set()).items()
+            if not member.startswith(missing)
+        },
+    )
+    work.refused(
+        "download", f"{where} has no {missing}/ with class folders; it needs {{train,test}}/<class>/<image>"
+    )
+
+
+def test_another_layout(work):
+    """Everything one folder too deep, as an archive of the parent folder has it."""
+    where = work.put(
+        "things.zip", {f"things/{member}": content for member, content in members_of(make_set()).items()}
+    )
+    work.refused(
+        "download", f"{where} has no train/ with class folders; it needs {{train,test}}/<class>/<image>"
+    )
+
+
+@pytest.mark.parametrize("name", ["things", "things.zip"])
+def test_other_classes_in_test_than_in_train(work, name):
+    members = members_of(make_set())
+    where = work.put(
+        name, {member.replace("test/dog", "test/wolf"): content for member, content in members.items()}
+    )
+    work.refused(
+        "download", f"{where}: train/ and test/ must have the same classes; only one of them has dog, wolf"
+    )
+
+
+def test_nothing_in_the_mirror(work):
+    """Two lines: what was looked for, and what to set."""
+    before = work.everything()
+    result = work.run("download")
+    assert result.returncode == 1 and work.everything() == before
+    assert result.stderr == (
+        f"{work.mirror} has neither things/ nor things.zip\n"
+        "error: things: set VITSCALE_MIRROR to a folder that has things/ or things.zip\n"
+    )
+
+
+# ---- fingerprints ----
+@pytest.mark.parametrize("wrong", [("train",), ("test",), SPLITS])
+def test_wrong_fingerprint(work, wrong):
+    """Both values are printed, for each split that is another one."""
+    work.put("things", members_of(make_set()))
+    right = fingerprints(make_set())
+    work.params(
+        things={"source": "imagefolder", "image_size": 32, "sha256": right | dict.fromkeys(wrong, WRONG)}
+    )
+    work.refused(
+        "download",
+        *(
+            f"things/{split} is not the data set of params\\.yaml: download\\.things\\.sha256\\.{split} is "
+            f"{WRONG}, found {right[split]}"
+            for split in wrong
+        ),
+    )
+
+
+def test_missing_fingerprint_is_printed_to_be_pasted(work):
+    """With null the stage fails; with what it printed pasted, it passes."""
+    work.put("things", members_of(make_set()))
+    entry = {"source": "imagefolder", "image_size": 32}
+    work.params(things=entry | {"sha256": UNKNOWN})
+    work.refused(
+        "download",
+        *(
+            f"download\\.things\\.sha256\\.{split} is not given; to pin what was found, paste [0-9a-f]{{64}}"
+            for split in SPLITS
+        ),
+    )
+    printed = dict(
+        re.findall(
+            r"sha256\.(\w+) is not given; to pin what was found, paste (\w+)", work.run("download").stderr
+        )
+    )
+    assert printed == fingerprints(make_set())
+    work.params(things=entry | {"sha256": printed})
+    result = work.run("download")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# ---- params.yaml ----
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"lr: \xff\xfe\n", "params\\.yaml .+"),
+        (b"\x1f\x8b\x08\x00binary", "params\\.yaml .+"),
+        (b"lr: [1, 2\n", "params\\.yaml is not valid YAML: .+"),
+        (b"lr: 2026-02-31\n", "params\\.yaml .+"),
+        (b"", "params\\.yaml holds no mapping of names to values"),
+        (b"- lr\n", "params\\.yaml holds no mapping of names to values"),
+        (None, "params\\.yaml: No such file or directory; run this in a folder that has one"),
+    ],
+    ids=["not UTF-8", "binary", "unclosed", "no such day", "empty", "a list", "absent"],
+)
+def test_unreadable_params(work, content, expected):
+    path = work.folder / "params.yaml"
+    path.unlink() if content is None else path.write_bytes(content)
+    work.refused("download", expected)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (
+            {"source": "imagefolder", "sha256": UNKNOWN},
+            "download\\.extra\\.image_size: missing; every parameter must be given",
+        ),
+        ({"source": "nowhere", "sha256": UNKNOWN}, "download\\.extra\\.source: must be one of .+"),
+        (
+            {"source": "cifar10", "sha256": {"train": "abc", "test": None}},
+            "download\\.extra\\.sha256\\.train: .+",
+        ),
+        ({"source": "cifar10", "sha256": UNKNOWN, "url": "x"}, "download\\.extra\\.url: no such parameter"),
+        ({"source": "digits", "classes": [1, 1], "sha256": UNKNOWN}, "download\\.extra\\.classes.*: .+"),
+    ],
+    ids=["missing", "unknown source", "no sha256", "unknown key", "a class twice"],
+)
+def test_faulty_download_entry(work, entry, expected):
+    """Any stage refuses it, even one of another entry."""
+    work.put("things", members_of(make_set()))
+    work.params(extra=entry)
+    work.refused(
+        "download",
+        f"params\\.yaml: {expected}",
+        "put that right, then `dvc repro`, or `git checkout params.yaml && dvc repro` .*",
+    )
+
+
+@pytest.mark.parametrize("stage", ["download", "prepare"])
+def test_unknown_key(work, stage):
+    """A key that the stage's section lacks; it never becomes a path."""
+    work.refused(stage, f"{stage} has no entry ../things; params\\.yaml has things", key="../things")

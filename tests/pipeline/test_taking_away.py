@@ -1,0 +1,94 @@
+"""Refused values and entries that are gone: the way back costs nothing, and nothing is left over."""
+
+import re
+import shutil
+import subprocess
+
+import yaml
+
+from tiny import ROOT, run
+from vitscale.base.config import read_yaml
+from wide import state
+
+
+# Refused values and entries that are gone
+def test_a_refused_value_names_the_way_back(repo, commands):
+    """Catches an error after which the removed outputs must be trained again, or the command in it does something else."""
+    before = state(repo)
+    failed = run("dvc", "exp", "run", "-S", "lr=abc", cwd=repo, check=False)
+    errors = [line for line in failed.stderr.splitlines() if line.startswith("error:")]
+    assert (
+        failed.returncode != 0
+        and errors[0] == "error: params.yaml: lr: input should be a valid number (is: 'abc')"
+    )
+    assert state(repo) != before and commands.new() == ["pretrain@vit-digits"]
+    [line] = [each for each in re.findall("`([^`]*)`", errors[1]) if "git" in each]
+    subprocess.run(line, shell=True, cwd=repo, check=True, capture_output=True)
+    assert state(repo) == before and commands.new() == []
+
+
+def without(folder, *entries):
+    params = read_yaml(folder / "params.yaml")
+    for section, name in entries:
+        del params[section][name]
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def test_taking_away(repo, commands, monkeypatch):
+    """Catches outputs or parts of the lock that stay when a row, a start or a data set is taken away, or that go before."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    before, text = state(repo), (repo / "params.yaml").read_text()
+
+    def prune(*options):
+        return run("python", "-m", "vitscale", "prune", *options, cwd=repo).stdout.splitlines()
+
+    assert prune() == ["nothing is left over"] and state(repo) == before
+    without(
+        repo,
+        ("rows", "hub-probe"),
+        ("features", "hub"),
+        ("weights", "hub"),
+        ("download", "photos"),
+        ("prepare", "photos"),
+    )
+    said = run("dvc", "repro", cwd=repo).stdout
+    assert (
+        "no entry for metrics/rows/hub-probe.json, metrics/history/finetune/hub-probe.json; " in said
+        and "vitscale prune`" in said
+    )
+    as_run = state(repo)
+    named = prune("--dry")
+    assert state(repo) == as_run and "dvc.lock: weights@hub" in named and "data/raw/photos/train" in named
+    kept = repo / "models/finetuned/hub-probe/config.json"
+    kept.chmod(0o644)
+    kept.write_text("mine")
+    assert (
+        "models/finetuned/hub-probe stays: it is not what finetune@hub-probe left" in prune()
+        and kept.read_text() == "mine"
+    )
+    gone = "photos", "hub"
+    assert not [
+        name for name in state(repo) if any(word in name for word in gone) and "models/finetuned" not in name
+    ]
+    assert not [
+        label
+        for label in read_yaml(repo / "dvc.lock")["stages"]
+        if label.split("@")[-1] in (*gone, "hub-probe")
+    ]
+    commands.new()
+    run("dvc", "repro", cwd=repo)
+    assert (
+        commands.new() == ["compare"]
+        and run("dvc", "status", cwd=repo).stdout.strip() == "Data and pipelines are up to date."
+    )
+    assert all(
+        line.startswith((" D", " M"))
+        for line in run("git", "status", "--porcelain", cwd=repo).stdout.splitlines()
+    )
+    shutil.rmtree(repo / "models/finetuned/hub-probe")
+    (repo / "params.yaml").write_text(text)
+    run("dvc", "repro", cwd=repo)
+    now = state(repo)
+    assert commands.new() == [] and {name for name in before | now if before.get(name) != now.get(name)} <= {
+        "dvc.lock"
+    }  # in another order

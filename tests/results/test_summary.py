@@ -1,0 +1,247 @@
+"""The tables that `compare` makes of scores: every row, its controls and what is published."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from made import study
+from vitscale.base.entries import Weights
+from vitscale.base.errors import UserError
+from vitscale.base.files import write_json, write_metrics
+from vitscale.results.metrics import (
+    paired_difference,
+    wilson,
+)
+from vitscale.results.summary import accuracy_table, control_of, curves, gain, leftovers, summarise
+from vitscale.results.tables import by_class
+
+# Tables
+TUNING = {
+    "protocol": "full",
+    "inputs": "prepared",
+    "recipe": "vit",
+    "augment": "light",
+    "sizes": [32],
+    "epochs": 4,
+    "lr_scale": 1.0,
+    "fraction": 1.0,
+    "seed": 0,
+}
+PRETRAIN = {
+    "vit-a": {"model": "vit", "data": "dataset-a", "epochs": 3},
+    "big-a": {"model": "big", "data": "dataset-a", "epochs": 3},
+}
+ROWS = {
+    "vit-a": {"start": "vit-a"} | TUNING,
+    "vit-scratch": {"start": "vit-scratch"} | TUNING,
+    "vit-a-probe": {"start": "vit-a"} | TUNING | {"protocol": "linear_probe"},
+}
+HUB = Weights(source="huggingface", name="a/vit", sha256=None, data="imagenet", license="MIT")
+PUBLISHED = {
+    "vit-a": {"accuracy": 0.65, "protocol": "full"},
+    "vit-a-probe": {"accuracy": 0.7236, "protocol": "full"},
+    "famous": {"accuracy": 0.9464, "protocol": "linear_probe"},
+}
+
+
+def write_scores(path: Path, labels: np.ndarray, right: int) -> None:
+    """Write the metrics of a row that has so many of the test images right, the first ones."""
+    predicted = np.where(np.arange(len(labels)) < right, labels, (labels + 1) % 8)
+    low, high = wilson(right, len(labels))
+    write_metrics(
+        path,
+        {
+            "accuracy": right / len(labels),
+            "ci95_low": low,
+            "ci95_high": high,
+            "parameters": 1_234_567,
+            **by_class(labels, predicted, list("abcdefgh")),
+        },
+    )
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """Return a folder with scores and predictions of two rows, one row not run, and files of rows long gone."""
+    for name, right in (("vit-a", 30), ("vit-scratch", 20), ("stray", 40)):
+        write_scores(tmp_path / f"scores/{name}.json", np.arange(40) % 8, right)
+    write_json(
+        tmp_path / "scores/famous.json", {"accuracy": 1.0, "ci95_low": 1.0, "ci95_high": 1.0, "parameters": 1}
+    )
+    return tmp_path
+
+
+def table_of(results: Path, rows: dict = ROWS, published: dict = PUBLISHED) -> dict[str, list[str]]:
+    """Return the summary's cells by row, without the header."""
+    text = summarise(
+        study(rows, PRETRAIN, results, published=published, weights={"hub": HUB}, target="dataset-b")
+    )
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    assert (
+        lines[0]
+        == [
+            "row",
+            "parameters",
+            "pretrained on",
+            "protocol",
+            "accuracy",
+            "95% interval",
+            "over scratch",
+            "over longer scratch",
+            "published",
+        ]
+        and "dataset-b" in text
+    )
+    assert all(len(line) == 9 for line in lines)
+    return {line[0]: line for line in lines[2:]}
+
+
+def test_summary_shows_every_row(results):
+    """A row is missing or shown with other figures than its own, or a file without a row is shown."""
+    table = table_of(results)
+    assert list(table) == ["vit-a", "vit-scratch", "vit-a-probe", "famous"]  # and no "stray"
+    half = 1.959964 * math.sqrt(10 - 100 / 40) / 40
+    assert table["vit-a"][1:] == [
+        "1.23M",
+        "dataset-a",
+        "full",
+        "75.00%",
+        "59.81% to 85.81%",
+        f"+25.00% ± {half:.2%}",
+        "—",
+        "65.00%",
+    ]
+    assert table["vit-scratch"][1:] == ["1.23M", "—", "full", "50.00%", "35.20% to 64.80%", "—", "—", "—"]
+    rows = ROWS | {
+        "vit-scratch": ROWS["vit-scratch"] | {"epochs": 7},
+        "hub": ROWS["vit-a"] | {"start": "hub"},
+    }
+    assert table_of(results, rows)["vit-a"][6:8] == ["—", f"+25.00% ± {half:.2%}"]
+    assert table_of(results, rows)["hub"][2:5] == ["imagenet", "full", "not run"]
+
+
+def test_a_row_without_a_file_is_not_run(results):
+    """A row that hasn't been run gets figures, breaks the table, or hides."""
+    wanted = ["vit-a-probe", "—", "dataset-a", "linear_probe", "not run", "—", "—", "—", "—"]
+    assert table_of(results)["vit-a-probe"] == wanted
+    (results / "scores/vit-a.json").unlink()
+    assert table_of(results)["vit-a"][4] == "not run"
+    assert [line[0] for line in accuracy_table(study(ROWS, PRETRAIN, results, published=PUBLISHED))] == [
+        "vit-scratch"
+    ]
+
+
+def test_published_stands_beside_the_same_protocol_only(results):
+    """A published accuracy is held against another protocol, or one without a row here is left out or gets figures."""
+    table = table_of(results)
+    assert table["vit-a"][8] == "65.00%" and table["vit-a-probe"][8] == "—"
+    famous = ["famous", "—", "—", "linear_probe", "not run", "—", "—", "—", "94.64%"]
+    assert table["famous"] == famous  # its file is a stray one
+    same = PUBLISHED | {"vit-a-probe": {"accuracy": 0.7236, "protocol": "linear_probe"}}
+    assert table_of(results, published=same)["vit-a-probe"][8] == "72.36%"
+    other = PUBLISHED | {"vit-a": {"accuracy": 0.65, "protocol": "linear_probe"}}
+    assert table_of(results, published=other)["vit-a"][8] == "—"
+    assert accuracy_table(study(ROWS, PRETRAIN, results, published=PUBLISHED))[0][4] == 0.65
+    assert accuracy_table(study(ROWS, PRETRAIN, results, published=other))[0][4] == ""
+
+
+def test_accuracy_table(results):
+    """The plotted table holds other figures than the rows', or a stray file's."""
+    table = accuracy_table(study(ROWS, PRETRAIN, results))
+    assert [line[0] for line in table] == ["vit-a", "vit-scratch"]
+    assert table[0][1:] == [0.75, *wilson(30, 40), ""]
+
+
+@pytest.mark.parametrize("name", TUNING)
+def test_a_control_has_the_same_fine_tuning(name):
+    """A row is compared with one that differs in more than its start."""
+    other = {
+        "protocol": "linear_probe",
+        "inputs": "features/vit-scratch",
+        "recipe": "other",
+        "augment": "strong",
+        "sizes": [16, 32],
+        "epochs": 5,
+        "lr_scale": 2.0,
+        "fraction": 0.5,
+        "seed": 1,
+    }[name]
+    rows = {"vit-a": ROWS["vit-a"], "vit-scratch": ROWS["vit-scratch"] | {name: other}}
+    assert control_of("vit-a", study(rows, PRETRAIN, Path())) is None
+    rows["again"] = ROWS["vit-scratch"]
+    assert control_of("vit-a", study(rows, PRETRAIN, Path())) == "again"
+
+
+def test_the_longer_control_has_the_epochs_of_both():
+    """The control with more epochs is any with more, or a probe's control has the features of another start."""
+    rows = ROWS | {"long": ROWS["vit-scratch"] | {"epochs": 7}, "longer": ROWS["vit-scratch"] | {"epochs": 8}}
+    assert (
+        control_of("vit-a", study(rows, PRETRAIN, Path())) == "vit-scratch"
+        and control_of("vit-a", study(rows, PRETRAIN, Path()), more_epochs=True) == "long"
+    )
+    assert control_of("vit-a", study(ROWS, PRETRAIN, Path()), more_epochs=True) is None
+    probe = TUNING | {"protocol": "linear_probe", "inputs": "features/vit-a"}
+    rows = {
+        "a": {"start": "vit-a"} | probe,
+        "b": {"start": "vit-scratch"} | probe,
+        "c": {"start": "vit-scratch"} | probe | {"inputs": "features/vit-scratch"},
+    }
+    assert control_of("a", study(rows, PRETRAIN, Path())) == "c"
+
+
+def test_a_control_has_the_same_model():
+    """A row is compared with another model's scratch training, an untrained row with itself, or a row with no control."""
+    assert control_of("vit-a", study(ROWS, PRETRAIN, Path())) == "vit-scratch"
+    assert control_of("vit-scratch", study(ROWS, PRETRAIN, Path())) is None
+    assert control_of("vit-a-probe", study(ROWS, PRETRAIN, Path())) is None
+    rows = ROWS | {"big-a": {"start": "big-a"} | TUNING}
+    assert control_of("big-a", study(rows, PRETRAIN, Path())) is None
+
+
+def test_gain_needs_the_same_test_images(results):
+    """Rows scored on different test images are compared all the same."""
+    found = gain("vit-a", "vit-scratch", study(ROWS, PRETRAIN, results))
+    first, second = np.arange(40) < 30, np.arange(40) < 20
+    assert found == pytest.approx(paired_difference(first, second))
+    write_scores(
+        results / "scores/vit-scratch.json", np.arange(40)[::-1] % 8, 20
+    )  # as many of each class, in another order
+    with pytest.raises(UserError, match="vit-a and vit-scratch"):
+        gain("vit-a", "vit-scratch", study(ROWS, PRETRAIN, results))
+
+
+def test_leftovers_are_files_without_an_entry(results):
+    """A row's file is taken for a leftover, or one whose entry is gone is not."""
+    for name in (
+        "pretrain/vit-a",
+        "pretrain/gone",
+        "finetune/vit-a",
+        "finetune/vit-scratch",
+        "finetune/lost",
+    ):
+        write_json(results / f"history/{name}.json", {})
+    found = leftovers(study(ROWS, PRETRAIN, results))
+    assert [path.relative_to(results).as_posix() for path in found] == [
+        "scores/famous.json",
+        "scores/stray.json",
+        "history/pretrain/gone.json",
+        "history/finetune/lost.json",
+    ]
+
+
+def test_curves(tmp_path):
+    """A training's history is missing, doubled or under another name, or a stray file's is shown."""
+    header = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
+    for stage, name, epochs in (("pretrain", "vit-a", 2), ("finetune", "vit-a", 1), ("finetune", "gone", 3)):
+        lines = [dict(zip(header, [epoch + 1, 1e-05, 2.5, 2.25, 0.125])) for epoch in range(epochs)]
+        write_metrics(tmp_path / "history" / stage / f"{name}.json", {"epochs": lines})
+    found = curves(study(ROWS, PRETRAIN, tmp_path))
+    figures = [1e-05, 2.5, 2.25, 0.125]
+    trained = [("pretrain", "vit-a", 1), ("pretrain", "vit-a", 2), ("finetune", "vit-a", 1)]
+    assert found == [[*entry, *figures] for entry in trained]

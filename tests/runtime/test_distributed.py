@@ -1,0 +1,213 @@
+"""Several processes at one stage, as torchrun starts them: two on this machine's CPU, over gloo."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from tiny import PARAMS, ROOT, outputs, run, write_params
+from trainings import CPU, LIGHT, OFF, VIT, training_of
+from vitscale.base.errors import UserError
+from vitscale.runtime import distributed
+from vitscale.training import loop
+
+pytestmark = pytest.mark.usefixtures("forked")
+
+
+RECIPE = PARAMS["recipes"]["vit"]
+
+
+@pytest.fixture(autouse=True)
+def environment_of_each(tmp_path, monkeypatch):
+    """Checkpoints of each test's own, and one thread a process: torchrun's default, which is part of a checkpoint's name."""
+    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    monkeypatch.setenv("VITSCALE_THREADS", "1")
+    monkeypatch.setenv("VITSCALE_DEVICE", "cpu")
+
+
+def torchrun(folder: Path, stage: str, key: str, processes: int = 2):
+    return run(
+        "python",
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        f"stages/{stage}.py",
+        key,
+        cwd=folder,
+        timeout=300,
+    )
+
+
+def alone(folder: Path, stage: str, key: str):
+    return run("python", f"stages/{stage}.py", key, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def exact(done, forked, tmp_path_factory):
+    """The tiny pipeline in float32 and without dropout, which would tell processes apart, up to its untrained weights."""
+    folder = shutil.copytree(done, tmp_path_factory.mktemp("exact") / "repo", symlinks=True)
+    write_params(folder, precision="float32", models__vit__dropout=0.0)
+    alone(folder, "init", "vit")
+    return folder
+
+
+@pytest.fixture
+def copies(exact, tmp_path):
+    """Return a function that makes a copy of `exact` with some parameters changed."""
+
+    def copy(name: str, **changes) -> Path:
+        folder = shutil.copytree(exact, tmp_path / name, symlinks=True)
+        write_params(folder, **changes)
+        (folder / "timings.csv").unlink(missing_ok=True)
+        return folder
+
+    return copy
+
+
+def history(folder: Path, stage: str) -> np.ndarray:
+    epochs = json.loads((folder / f"metrics/history/{stage}/vit-digits.json").read_text())["epochs"]
+    return np.array([list(epoch.values()) for epoch in epochs], dtype=float)
+
+
+def assert_same_training(one: Path, two: Path, stage: str, place: str, start: str) -> None:
+    """Both went the same way from the same start, to what rounding makes of it: other gradients would lead far apart."""
+    figures = [history(folder, stage) for folder in (one, two)]
+    assert len(figures[0]) >= 1 and np.allclose(
+        *figures, rtol=5e-3, atol=0
+    )  # no image of the 54 may be told otherwise
+    before, first, second = (
+        load_file(path / "model.safetensors")
+        for path in (one / "models/start" / start, one / place / "vit-digits", two / place / "vit-digits")
+    )
+    assert first.keys() == second.keys()
+    trained = [name for name in first if name in before and not name.startswith("head.")]
+    for names in (trained, ["head.weight", "head.bias"]):
+        begin = [before[name] if name in trained else 0 for name in names]  # a new head is zero
+        apart, moved = (
+            np.sqrt(sum(np.square(x).sum() for x in each))
+            for each in (
+                [first[name] - second[name] for name in names],
+                [first[name] - x for name, x in zip(names, begin)],
+            )
+        )
+        assert apart <= 0.02 * moved
+
+
+def test_two_processes_pretrain_as_one(copies, tmp_path, monkeypatch):
+    """Two processes take other images or steps than one, mix others, or share gradients, losses or averages wrongly."""
+    changes = {
+        "recipes__vit": RECIPE | {"ema_decay": 0.5}
+    }  # the policy is `strong`: images are mixed across the parts
+    folders = [copies(name, **changes) for name in ("one", "two")]
+    alone(folders[0], "pretrain", "vit-digits")
+    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "others"))
+    said = torchrun(folders[1], "pretrain", "vit-digits").stdout
+    assert_same_training(*folders, "pretrain", "models/start", "vit-scratch")
+    assert said.count("epoch 1/1") == 1
+
+
+def test_two_processes_probe_as_one(copies, tmp_path, monkeypatch):
+    """A frozen backbone isn't; or the second process writes an output, a line of timings.csv, or leaves something behind."""
+    changes = {"rows__vit_digits__protocol": "linear_probe", "rows__vit_digits__lr_scale": 10.0}
+    folders = [copies(name, **changes) for name in ("one", "two")]
+    before = outputs(folders[1])
+    alone(folders[0], "finetune", "vit-digits")
+    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "others"))
+    torchrun(folders[1], "finetune", "vit-digits")
+    assert_same_training(*folders, "finetune", "models/finetuned", "vit-digits")
+    assert outputs(folders[1]).keys() == before.keys()
+    assert len((folders[1] / "timings.csv").read_text().splitlines()) == 1
+    assert not list((folders[1] / ".vitscale/partial").iterdir())
+
+
+def test_one_begins_and_two_go_on(copies, tmp_path):
+    """Two processes can't resume what one was killed at, or end elsewhere than one."""
+    changes = {
+        "recipes__vit": RECIPE | {"optimizer": "muon", "momentum": 0.95},
+        "rows__vit_digits__start": "vit-scratch",
+        "rows__vit_digits__epochs": 3,
+        "rows__vit_digits__sizes": [16, 32],
+        "rows__vit_digits__lr_scale": 3.0,
+    }
+    whole, folder = copies("whole", **changes), copies("repo", **changes)
+    killed = run(
+        "python",
+        str(ROOT / "tests/killer.py"),
+        "mid-epoch",
+        "stages/finetune.py",
+        "vit-digits",
+        cwd=folder,
+        check=False,
+    )
+    assert killed.returncode < 0
+    assert torchrun(folder, "finetune", "vit-digits").stdout.count("going on after epoch 1 of 3") == 1
+    shutil.rmtree(tmp_path / "checkpoints")
+    alone(whole, "finetune", "vit-digits")
+    assert_same_training(whole, folder, "finetune", "models/finetuned", "vit-scratch")
+    assert np.array_equal(history(whole, "finetune")[0], history(folder, "finetune")[0])
+
+
+def test_a_batch_that_cannot_be_parted_is_refused(split, monkeypatch):
+    monkeypatch.setattr(distributed, "PROCESSES", 3)
+    with pytest.raises(
+        UserError, match="3 processes can't have equal parts of a batch of 16; change the recipe's batch_size"
+    ):
+        training_of(split)
+
+
+def test_batch_norm_on_cpus_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "PROCESSES", 2)
+    with pytest.raises(UserError, match="without torchrun"):
+        distributed.share_statistics(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), CPU.device)
+    distributed.share_statistics(torch.nn.Sequential(torch.nn.LayerNorm(3)), CPU.device)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_the_parts_are_the_batch(split, monkeypatch, processes):
+    """An image of a batch falls to two processes or to none, or is augmented otherwise than for one."""
+    policy = LIGHT | {"mixup": 0.5}
+    images, targets = training_of(split, policy=policy).batch(np.arange(16), 3)
+    parts = []
+    for rank in range(processes):
+        training = training_of(split, policy=policy)
+        with monkeypatch.context() as patch:
+            patch.setattr(distributed, "PROCESSES", processes)
+            patch.setattr(distributed, "RANK", rank)
+            training.part = distributed.part_of(training.batch_size)
+        parts.append(training.batch(np.arange(16), 3))
+    assert torch.equal(torch.cat([part[0] for part in parts]), images) and torch.equal(
+        torch.cat([part[1] for part in parts]), targets
+    )
+    assert {len(part[0]) for part in parts} == {16 // processes}
+
+
+def test_no_two_processes_drop_the_same(split, monkeypatch):
+    """Dropout takes the same values away in every process, whose images differ; or process 0 draws other ones than a single one."""
+    drawn = []
+    for rank in (0, 0, 1):
+        monkeypatch.setattr(loop, "RANK", rank)
+        training = training_of(split, VIT | {"dropout": 0.5}, policy=OFF)
+        monkeypatch.setattr(training, "batch", lambda *_: (torch.ones(2, 3, 32, 32), torch.ones(2, 4) / 4))
+        training.epoch(0)
+        drawn.append(torch.get_rng_state())
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_two_gpus_share_batch_norm(copies, tmp_path, monkeypatch):
+    """On GPUs the batch norms' statistics are those of each part, or the processes share one device."""
+    monkeypatch.delenv("VITSCALE_DEVICE")
+    resnet = {"architecture": "resnet18", "image_size": 32, "stem": "imagenet", "seed": 0}
+    folders = [copies(name, models__vit=resnet) for name in ("one", "two")]
+    for folder in folders:
+        alone(folder, "init", "vit")
+    alone(folders[0], "pretrain", "vit-digits")
+    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "others"))
+    torchrun(folders[1], "pretrain", "vit-digits")
+    assert np.allclose(*(history(folder, "pretrain") for folder in folders), rtol=2e-2, atol=1e-3)

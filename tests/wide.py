@@ -1,0 +1,76 @@
+"""The wide pipeline: the tiny one with an entry in every section, so that every kind of stage and parameter stands in it."""
+
+from tiny import PARAMS, outputs, run
+from vitscale.base.digests import digest
+from vitscale.data.sources import open_source, write_split
+
+OFF = {
+    "crop_padding": 0,
+    "flip": False,
+    "trivial_augment": False,
+    "erasing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
+
+
+def wide_params(wide_mirror, hub, scratch):
+    """Return the tiny parameters with an entry in every section."""
+    source = open_source("photos", {"source": "cifar10"})
+    photos = {
+        "source": "cifar10",
+        "sha256": {split: write_split(source, split, scratch / split) for split in ("train", "test")},
+    }
+    vit, row = PARAMS["recipes"]["vit"], PARAMS["rows"]["vit-digits"]
+    sgd = {name: value for name, value in vit.items() if name != "beta2"} | {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+    }
+    probe = {
+        "start": "hub",
+        "protocol": "linear_probe",
+        "inputs": "features/hub",
+        "recipe": "sgd",
+        "augment": "none",
+        "sizes": [],
+    }
+    return PARAMS | {
+        "download": PARAMS["download"] | {"photos": photos},
+        "prepare": PARAMS["prepare"] | {"photos": {"validation": 0.25}},
+        "augment": PARAMS["augment"] | {"none": OFF},
+        "models": PARAMS["models"]
+        | {"resnet18": {"architecture": "resnet18", "image_size": 32, "stem": "imagenet", "seed": 0}},
+        "recipes": PARAMS["recipes"] | {"sgd": sgd},
+        "weights": {"hub": hub},
+        "features": {"hub": {}},
+        "rows": PARAMS["rows"] | {"hub-probe": row | probe},
+        "published": {"hub-probe": {"accuracy": 0.87, "protocol": "linear_probe", "images": 1000}},
+    }
+
+
+def committed(folder):
+    run("git", "add", "-A", cwd=folder)
+    run("git", "commit", "-qm", "run", cwd=folder)
+    return folder
+
+
+def state(folder):
+    """Return the digest of every output, of dvc.lock and of params.yaml."""
+    return outputs(folder) | {name: digest(folder / name) for name in ("dvc.lock", "params.yaml")}
+
+
+# The same for experiments, and over branches and a remote
+
+
+# What runs where only the learning rate is another one.
+TRAINING = [
+    "compare",
+    "evaluate@hub-probe",
+    "evaluate@vit-digits",
+    "finetune@hub-probe",
+    "finetune@vit-digits",
+    "pretrain@vit-digits",
+]
+
+
+ROW = "metrics/rows/vit-digits.json"
