@@ -1,10 +1,12 @@
 """Seconds from prepared data to a validation accuracy, pretraining included.
 
-    python -m benchmarks.time_to_accuracy [--row vit-cifar100] [--accuracy 0.65] [--params benchmarks/time_to_accuracy.yaml] [--json]
+    python -m benchmarks.time_to_accuracy [--row vit-cifar100] [--accuracy 0.65] [--params
+    benchmarks/time_to_accuracy.yaml] [--json]
 
-It runs the pipeline's own stage scripts (`init`, `pretrain`, `finetune`; their start-up counts) in a temporary folder, with
-parameters of its own, on the data that `dvc repro prepare@…` left in data/prepared, and stops the clock at the end of the
-first epoch of fine-tuning that reaches the accuracy on validation images. Exit code 1: no epoch did.
+It runs the pipeline's own stage scripts (`init`, `pretrain`, `finetune`; their start-up counts) in a
+temporary folder, with parameters of its own, on the data that `dvc repro prepare@…` left in data/prepared,
+and stops the clock at the end of the first epoch of fine-tuning that reaches the accuracy on validation
+images. Exit code 1: no epoch did.
 """
 
 import argparse
@@ -19,14 +21,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from vitscale.files import UserError, read_yaml
-from vitscale.params import check
+from vitscale.base.config import read_yaml
+from vitscale.base.errors import UserError
+from vitscale.pipeline.consistency import check
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def lay_out(folder: Path, params_file: Path, prepared: Path) -> dict:
-    """Make a pipeline folder with the given params.yaml on data that are prepared already; return the parameters."""
+    """Make a pipeline folder with the given params.yaml on data that are prepared already.
+
+    Return the parameters.
+    """
     params = read_yaml(params_file)
     check(params)
     for name in sorted({params["target"], *(entry["data"] for entry in params["pretrain"].values())}):
@@ -41,10 +47,18 @@ def lay_out(folder: Path, params_file: Path, prepared: Path) -> dict:
 
 
 def run_stage(folder: Path, stage: str, key: str):
-    """Run a stage script; yield each validation accuracy as its epoch ends. Raises UserError where it fails."""
+    """Run a stage script; yield each validation accuracy as its epoch ends.
+
+    Raises UserError where it fails.
+    """
     environment = os.environ | {"VITSCALE_CHECKPOINTS": str(folder / "checkpoints")}
-    with subprocess.Popen([sys.executable, ROOT / f"stages/{stage}.py", key], cwd=folder, env=environment, text=True,
-                          stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, ROOT / f"stages/{stage}.py", key],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+    ) as process:
         for line in process.stdout:
             print(f"{stage}@{key}: {line}", end="", file=sys.stderr, flush=True)
             if found := re.search(r"validation accuracy ([\d.]+)%", line):
@@ -54,7 +68,7 @@ def run_stage(folder: Path, stage: str, key: str):
 
 
 def measure(row: str, accuracy: float, params_file: Path, prepared: Path = ROOT / "data/prepared") -> dict:
-    """Return the seconds to the accuracy (None: it wasn't reached), the seconds of each stage and the best accuracy."""
+    """Return the seconds to the accuracy (None: not reached), each stage's, and the best accuracy."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         params = lay_out(folder, params_file, prepared)
@@ -73,13 +87,23 @@ def measure(row: str, accuracy: float, params_file: Path, prepared: Path = ROOT 
                     if reached is None and found >= accuracy:
                         reached = time.perf_counter() - begin
             seconds[f"{stage}@{key}"] = time.perf_counter() - before
-    return {"row": row, "accuracy": accuracy, "seconds": reached, "best_validation_accuracy": best, "stages": seconds}
+    return {
+        "row": row,
+        "accuracy": accuracy,
+        "seconds": reached,
+        "best_validation_accuracy": best,
+        "stages": seconds,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--row", default="vit-cifar100")
-    parser.add_argument("--accuracy", type=float, default=0.65, help="on validation images, 0 to 1 (default: 0.65)")
+    parser.add_argument(
+        "--accuracy", type=float, default=0.65, help="on validation images, 0 to 1 (default: 0.65)"
+    )
     parser.add_argument("--params", type=Path, default=ROOT / "benchmarks/time_to_accuracy.yaml")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
@@ -90,10 +114,15 @@ def main() -> None:
     if args.json:
         print(json.dumps(result, indent=2))
     elif result["seconds"] is None:
-        print(f"{args.row}: {args.accuracy:.0%} was not reached; the best epoch came to {result['best_validation_accuracy']:.2%}")
+        print(
+            f"{args.row}: {args.accuracy:.0%} was not reached; the best epoch came to "
+            f"{result['best_validation_accuracy']:.2%}"
+        )
     else:
-        print(f"{args.row}: {args.accuracy:.0%} after {result['seconds']:.0f} s; the best epoch came to "
-              f"{result['best_validation_accuracy']:.2%}")
+        print(
+            f"{args.row}: {args.accuracy:.0%} after {result['seconds']:.0f} s; the best epoch came to "
+            f"{result['best_validation_accuracy']:.2%}"
+        )
     sys.exit(result["seconds"] is None)
 
 

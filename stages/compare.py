@@ -7,26 +7,33 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # the code of this very checkout
 
-from vitscale.files import write_bytes, write_csv
-from vitscale.stage import Stage, run
-from vitscale.summary import accuracy_table, curves, leftovers, summarise
+import vl_convert
+
+from vitscale.base.files import write_bytes
+from vitscale.pipeline.stage import Stage, run
+from vitscale.results.picture import drawing
+from vitscale.results.study import Study
+from vitscale.results.summary import accuracy_table, curves, leftovers, summarise
+from vitscale.results.tables import write_csv
+
+EPOCH = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
 
 
 def main(stage: Stage) -> None:
-    rows, pretrain, published = stage.param("rows"), stage.param("pretrain"), stage.param("published")
-    scores = stage.dep("metrics/rows")
-    text = summarise(rows, pretrain, stage.param("weights"), published, stage.param("target"), scores)
+    study = Study.read(stage.param, stage.dep("metrics/rows"), stage.dep("metrics/history"))
+    text = summarise(study)
     write_bytes(stage.out("metrics/summary.md"), text.encode())
-    write_csv(stage.out("metrics/accuracy.csv"), ["row", "accuracy", "ci95_low", "ci95_high", "published"],
-              accuracy_table(rows, published, scores))
-    write_csv(stage.out("metrics/curves.csv"),
-              ["stage", "entry", "epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"],
-              curves(rows, pretrain, stage.dep("metrics/history")))
+    bounds = ["row", "accuracy", "ci95_low", "ci95_high", "published"]
+    write_csv(stage.out("metrics/accuracy.csv"), bounds, accuracy_table(study))
+    write_csv(stage.out("metrics/curves.csv"), ["stage", "entry", *EPOCH], curves(study))
+    write_bytes(stage.out("metrics/accuracy.svg"), vl_convert.vegalite_to_svg(drawing(study)).encode())
     print(text)
-    if stray := leftovers(rows, pretrain, scores, stage.dep("metrics/history")):
+    if stray := leftovers(study):
         where = os.path.relpath(".", ROOT)
-        print(f"params.yaml has no entry for {', '.join(map(str, stray))}; in the repository's root "
-              f"`python -m vitscale.prune{'' if where == '.' else f' --pipeline {where}'}` takes such leftovers away")
+        print(
+            f"params.yaml has no entry for {', '.join(map(str, stray))}; in the repository's root "
+            f"`vitscale prune{'' if where == '.' else f' --pipeline {where}'}` takes such leftovers away"
+        )
 
 
 if __name__ == "__main__":

@@ -5,31 +5,42 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
-from vitscale import compute
-from vitscale.arrays import load_split
-from vitscale.files import UserError, write_csv, write_metrics
-from vitscale.inference import predict
-from vitscale.metrics import by_class, confusion, per_class, scores
-from vitscale.models import count_macs, count_parameters, load_model
-from vitscale.stage import Stage, run
+from vitscale.base.errors import UserError
+from vitscale.base.files import write_metrics
+from vitscale.data.arrays import load_split
+from vitscale.models.store import count_macs, count_parameters, load_model
+from vitscale.pipeline.stage import Stage, run
+from vitscale.results.metrics import confusion, per_class, scores
+from vitscale.results.tables import by_class, write_csv
+from vitscale.runtime.device import setup
+from vitscale.training.inference import predict
 
 
 def main(stage: Stage) -> None:
-    device = compute.setup()
-    row, target = stage.key, stage.param("target")
+    compute, row, target = setup(stage.param("precision")), stage.key, stage.param("target")
     split = load_split(stage.dep(f"data/raw/{target}/test"))
     folder = stage.dep(f"models/finetuned/{row}")
-    model, config = load_model(folder)
-    if config["classes"] != split.classes:
+    model = load_model(folder)
+    if model.config.classes != split.classes:
         raise UserError(f"{folder} tells other classes apart than {target} has; run finetune@{row}")
-    logits = predict(model.to(device), config, split, stage.param("precision"), device).numpy()
+    logits = predict(model, split.images, compute).numpy()
     predicted, classes = logits.argmax(1), split.classes
     counts = confusion(split.labels, predicted, len(classes))
-    write_metrics(stage.out(f"metrics/rows/{row}.json"), scores(logits, split.labels) | {
-        "parameters": count_parameters(model), "macs": count_macs(config), **per_class(counts),
-        **by_class(split.labels, predicted, classes)})
-    write_csv(stage.out(f"metrics/confusion/{row}.csv"), ["actual", "predicted", "count"],
-              [[a, p, counts[i, j]] for i, a in enumerate(classes) for j, p in enumerate(classes)])
+    write_metrics(
+        stage.out(f"metrics/rows/{row}.json"),
+        scores(logits, split.labels)
+        | {
+            "parameters": count_parameters(model),
+            "macs": count_macs(model.config),
+            **per_class(counts),
+            **by_class(split.labels, predicted, classes),
+        },
+    )
+    write_csv(
+        stage.out(f"metrics/confusion/{row}.csv"),
+        ["actual", "predicted", "count"],
+        [[a, p, counts[i, j]] for i, a in enumerate(classes) for j, p in enumerate(classes)],
+    )
 
 
 if __name__ == "__main__":

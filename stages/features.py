@@ -1,28 +1,26 @@
-"""features@<start>: what a start's backbone makes of each image of the target, for linear probes without augmentation."""
+"""features@<start>: what a start's backbone makes of the target's images, for probes without augmentation."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
-from vitscale import compute
-from vitscale.arrays import load_split, write_features
-from vitscale.files import write_json
-from vitscale.inference import predict
-from vitscale.models import load_model, with_statistics
-from vitscale.stage import Stage, run
+from vitscale.base.files import write_json
+from vitscale.data.arrays import load_split, write_features
+from vitscale.models.store import load_model
+from vitscale.pipeline.stage import Stage, run
+from vitscale.runtime.device import setup
+from vitscale.training.inference import predict
 
 
 def main(stage: Stage) -> None:
-    device = compute.setup()
-    target = stage.param("target")
-    model, config = load_model(stage.dep(f"models/start/{stage.key}"), classes=[])
+    compute, target = setup(stage.param("precision")), stage.param("target")
     folder, out = stage.dep(f"data/prepared/{target}"), stage.out(f"data/features/{stage.key}/{target}")
-    config = with_statistics(config, folder)
+    model = load_model(stage.dep(f"models/start/{stage.key}"), classes=[], statistics=folder)
     for part in ("train", "validation"):
         split = load_split(folder / part)
-        write_features(out / part, predict(model.to(device), config, split, stage.param("precision"), device).numpy(), split)
-    write_json(out / "statistics.json", {name: config[name] for name in ("mean", "std")})
+        write_features(out / part, predict(model, split.images, compute).numpy(), split)
+    write_json(out / "statistics.json", {"mean": model.config.mean, "std": model.config.std})
 
 
 if __name__ == "__main__":

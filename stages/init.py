@@ -7,13 +7,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code
 
 import torch
 
-from vitscale.models import build, save_model, untrained
-from vitscale.stage import Stage, run
+from vitscale.models.store import ModelConfig, build, save_model
+from vitscale.pipeline.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
     entry = stage.param(f"models.{stage.key}")
-    config = untrained(entry)
+    config = ModelConfig.untrained(entry)
     torch.manual_seed(stage.param("seed") + entry["seed"])
     save_model(stage.out(f"models/start/{stage.key}-scratch"), config, build(config).state_dict())
 

@@ -1,29 +1,38 @@
-"""prepare@<dataset>: split off validation images, take channel statistics, check and draw the augmentation policies."""
+"""prepare@<dataset>: split off validation images, take channel statistics, draw the augmentation policies."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
-from vitscale.arrays import load_split
-from vitscale.files import write_json
-from vitscale.prepare import channel_statistics, leaked, preview, split_off, write_part
-from vitscale.stage import Stage, run
+from vitscale.base.files import write_json
+from vitscale.data.arrays import load_split
+from vitscale.data.augment import Policy
+from vitscale.data.prepare import channel_statistics, leaked, preview, split_off, write_part
+from vitscale.pipeline.stage import Stage, run
 
 
 def main(stage: Stage) -> None:
     split = load_split(stage.dep(f"data/raw/{stage.key}/train"))
-    in_test = leaked(split.images, load_split(stage.dep(f"data/raw/{stage.param('target')}/test")))
-    print(f"{in_test.sum()} of {len(split)} images dropped: they stand in the test split of {stage.param('target')}")
-    seed = stage.param("split_seed")
+    target, seed = stage.param("target"), stage.param("split_seed")
+    in_test = leaked(split.images, load_split(stage.dep(f"data/raw/{target}/test")))
+    print(f"{in_test.sum()} of {len(split)} images dropped: they stand in the test split of {target}")
     parts = split_off(split, ~in_test, stage.param(f"prepare.{stage.key}.validation"), seed)
     out = stage.out(f"data/prepared/{stage.key}")
     for name, indices in parts.items():
         write_part(split, indices, out / name)
     mean, std = channel_statistics(split, parts["train"])
-    write_json(out / "statistics.json", {"mean": mean, "std": std, "dropped_images": int(in_test.sum()),
-                                         **{f"{name}_images": len(indices) for name, indices in parts.items()}})
-    picture = preview(split, parts["train"], mean, stage.param("augment"), seed)
+    write_json(
+        out / "statistics.json",
+        {
+            "mean": mean,
+            "std": std,
+            "dropped_images": int(in_test.sum()),
+            **{f"{name}_images": len(indices) for name, indices in parts.items()},
+        },
+    )
+    policies = {name: Policy(**entry) for name, entry in stage.param("augment").items()}
+    picture = preview(split, parts["train"], mean, policies, seed)
     picture.save(stage.out(f"plots/preview/{stage.key}.png"))
 
 

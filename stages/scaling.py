@@ -1,4 +1,4 @@
-"""scaling: draw the curve of accuracy by pretraining images, and say what it shows."""
+"""scaling@<name>: draw the curve of accuracy by pretraining images, and say what it shows."""
 
 import sys
 from pathlib import Path
@@ -7,18 +7,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code
 
 import vl_convert
 
-from vitscale.files import write_bytes, write_metrics
-from vitscale.scaling import drawing, page, points, table
-from vitscale.stage import Stage, run
+from vitscale.base.files import write_bytes, write_metrics
+from vitscale.pipeline.stage import Stage, run
+from vitscale.results.scaling import points
+from vitscale.results.scaling_page import drawing, page, table
+from vitscale.results.study import Study
 
 
 def main(stage: Stage) -> None:
-    params = {name: stage.param(name) for name in ("models", "pretrain", "rows")}
-    published, target = stage.param("published"), stage.param("target")
-    found = points(params, stage.dep("data/prepared"), stage.dep("metrics/rows"), stage.dep("metrics/history"))
+    study = Study.read(stage.param, stage.dep("metrics/rows"), stage.dep("metrics/history"), weights=False)
+    found, published, target = points(study, stage.dep("data/prepared")), study.published, study.target
     text = page(found, published, target)
     write_bytes(stage.out(f"metrics/{stage.key}.md"), text.encode())
-    write_bytes(stage.out(f"metrics/{stage.key}.svg"), vl_convert.vegalite_to_svg(drawing(found, published, target)).encode())
+    svg = vl_convert.vegalite_to_svg(drawing(found, published, target))
+    write_bytes(stage.out(f"metrics/{stage.key}.svg"), svg.encode())
     write_metrics(stage.out(f"metrics/{stage.key}.json"), table(found))
     print(text)
 

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-SERVER = '''import gc, json, os, runpy, signal, socket, sys, traceback
+SERVER = """import gc, json, os, runpy, signal, socket, sys, traceback
 import numpy, PIL.Image, PIL.ImageOps, pydantic, safetensors.torch, sklearn.datasets, torch._dynamo, yaml
 from huggingface_hub import snapshot_download
 address, log = sys.argv[1:]
@@ -43,14 +43,14 @@ except BaseException:
     traceback.print_exc()
 sys.stdout.flush()
 os._exit(code)
-'''
-CLIENT = '''#!{python} -SE
+"""
+CLIENT = """#!{python} -SE
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect({address!r})
     socket.send_fds(server, [json.dumps([os.getcwd(), sys.argv[1:], dict(os.environ)]).encode()], [0, 1, 2])
     sys.exit(int(server.recv(8)) & 255)
-'''
+"""
 
 
 class Commands:
@@ -61,7 +61,7 @@ class Commands:
 
     def new(self) -> list[str]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        new, self.told = lines[self.told:], len(lines)
+        new, self.told = lines[self.told :], len(lines)
         return new
 
     def put_first(self, patch) -> None:

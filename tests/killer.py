@@ -10,9 +10,8 @@ point, script = sys.argv[1:3]
 sys.argv = sys.argv[2:]
 sys.path.insert(0, str(Path(script).resolve().parents[1] / "src"))
 
-import vitscale.checkpoint as checkpoint
-import vitscale.stage as stage
-import vitscale.train as train
+from vitscale.pipeline import stage
+from vitscale.training import checkpoint, loop
 
 
 def die():
@@ -20,14 +19,14 @@ def die():
 
 
 def mid_epoch():
-    step = train.Training.step
+    step = loop.Training.step
 
     def dying(self, images, targets, number):
         if number == self.steps_per_epoch + 1:  # the second step of the second epoch
             die()
         return step(self, images, targets, number)
 
-    train.Training.step = dying
+    loop.Training.step = dying
 
 
 def writing_a_checkpoint():
@@ -35,7 +34,7 @@ def writing_a_checkpoint():
 
     def dying(path, content):
         if written:
-            path.with_name(path.name + ".part").write_bytes(content[:len(content) // 2])
+            path.with_name(path.name + ".part").write_bytes(content[: len(content) // 2])
             die()
         written.append(path)
         write(path, content)
@@ -57,5 +56,7 @@ def writing_outputs():
     stage.os.replace = dying
 
 
-{"mid-epoch": mid_epoch, "writing a checkpoint": writing_a_checkpoint, "writing outputs": writing_outputs}[point]()
+{"mid-epoch": mid_epoch, "writing a checkpoint": writing_a_checkpoint, "writing outputs": writing_outputs}[
+    point
+]()
 runpy.run_path(script, run_name="__main__")

@@ -9,20 +9,66 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from vitscale import augment as module
-from vitscale.augment import TRIVIAL, augment, crop, erase, generator_for, mix, operate, trivial_augment
+from vitscale.data import augment as module
+from vitscale.data.augment import Policy, crop, erase, generator_for, mix
+from vitscale.data.augment import augment as augment_by
+from vitscale.data.trivial_augment import TRIVIAL, operate, trivial_augment
 
-OFF = {"crop_padding": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
-STRONG = {"crop_padding": 4, "flip": True, "trivial_augment": True, "erasing": 0.25, "mixup": 0.2,
-          "cutmix": 1.0}
+
+def augment(images, labels, classes, policy, mean, generator):
+    return augment_by(images, labels, classes, Policy(**policy), mean, generator)
+
+
+OFF = {
+    "crop_padding": 0,
+    "flip": False,
+    "trivial_augment": False,
+    "erasing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
+STRONG = {
+    "crop_padding": 4,
+    "flip": True,
+    "trivial_augment": True,
+    "erasing": 0.25,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+}
 MEAN = [0.5, 0.4, 0.3]
-NAMES = {"identity": "Identity", "shear_x": "ShearX", "shear_y": "ShearY", "translate_x": "TranslateX",
-         "translate_y": "TranslateY", "rotate": "Rotate", "brightness": "Brightness", "color": "Color",
-         "contrast": "Contrast", "sharpness": "Sharpness", "posterize": "Posterize", "solarize": "Solarize",
-         "autocontrast": "AutoContrast", "equalize": "Equalize"}
-SIGNED = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast", "sharpness")
+NAMES = {
+    "identity": "Identity",
+    "shear_x": "ShearX",
+    "shear_y": "ShearY",
+    "translate_x": "TranslateX",
+    "translate_y": "TranslateY",
+    "rotate": "Rotate",
+    "brightness": "Brightness",
+    "color": "Color",
+    "contrast": "Contrast",
+    "sharpness": "Sharpness",
+    "posterize": "Posterize",
+    "solarize": "Solarize",
+    "autocontrast": "AutoContrast",
+    "equalize": "Equalize",
+}
+SIGNED = (
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "brightness",
+    "color",
+    "contrast",
+    "sharpness",
+)
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
-ROUNDED = ("color", "contrast", "sharpness")  # float32 rounding, with or without fused multiply-add, may tip these
+ROUNDED = (
+    "color",
+    "contrast",
+    "sharpness",
+)  # float32 rounding, with or without fused multiply-add, may tip these
 
 
 def magnitudes(name: str) -> list[float]:
@@ -61,7 +107,9 @@ def pictures(each: int = 4, size: int = 32) -> Tensor:
     draws = torch.Generator().manual_seed(5)
     integers = partial(torch.randint, generator=draws)
     noise = integers(256, (each, size, size, 3))
-    smooth = torch.nn.functional.interpolate(torch.rand(each, 3, 4, 4, generator=draws), size=size, mode="bilinear")
+    smooth = torch.nn.functional.interpolate(
+        torch.rand(each, 3, 4, 4, generator=draws), size=size, mode="bilinear"
+    )
     smooth = (smooth * 255).permute(0, 2, 3, 1)
     narrow = integers(20, (each, size, size, 3)) + integers(200, (each, 1, 1, 3))
     flat = integers(256, (each, 1, 1, 3)).expand(-1, size, size, -1)
@@ -69,7 +117,9 @@ def pictures(each: int = 4, size: int = 32) -> Tensor:
     sparse = torch.zeros(1, size, size, 3)
     sparse[0, 3, 4] = torch.tensor([255.0, 128.0, 1.0])
     bounds = [torch.zeros(1, size, size, 3), torch.full((1, size, size, 3), 255)]
-    return torch.cat([kind.to(torch.uint8) for kind in (noise, smooth, narrow, flat, saturated, sparse, *bounds)])
+    return torch.cat(
+        [kind.to(torch.uint8) for kind in (noise, smooth, narrow, flat, saturated, sparse, *bounds)]
+    )
 
 
 def cases(name: str) -> tuple[Tensor, Tensor]:
@@ -86,7 +136,9 @@ def both(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the cases' images and strengths, what `operate` gives, and what torchvision gives."""
     images, strengths = cases(name)
     found = operate(name, images.float(), strengths)
-    wanted = torch.stack([reference(name, image, float(strength)) for image, strength in zip(images, strengths)])
+    wanted = torch.stack(
+        [reference(name, image, float(strength)) for image, strength in zip(images, strengths)]
+    )
     assert found.shape == images.shape and found.dtype == torch.float32
     return images, strengths, found, wanted.float()
 
@@ -94,7 +146,9 @@ def both(name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def test_the_operations_are_torchvisions():
     """An operation is missing, added, or has another sign rule than TrivialAugmentWide."""
     space = v2.TrivialAugmentWide._AUGMENTATION_SPACE
-    assert {NAMES[name]: signed for name, _, _, signed in TRIVIAL} == {name: entry[1] for name, entry in space.items()}
+    assert {NAMES[name]: signed for name, _, _, signed in TRIVIAL} == {
+        name: entry[1] for name, entry in space.items()
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in (*GEOMETRIC, *ROUNDED)])
@@ -103,8 +157,10 @@ def test_operation_equals_torchvision(name):
     images, strengths, found, wanted = both(name)
     for image, strength, ours, theirs in zip(images, strengths, found, wanted):
         wrong = (ours != theirs).nonzero()
-        assert not len(wrong), (f"strength {strength:.4f}: {len(wrong)} values differ; the first, of {image[tuple(wrong[0])]}, "
-                                f"is {ours[tuple(wrong[0])]}, not {theirs[tuple(wrong[0])]}")
+        assert not len(wrong), (
+            f"strength {strength:.4f}: {len(wrong)} values differ; the first, of {image[tuple(wrong[0])]}, "
+            f"is {ours[tuple(wrong[0])]}, not {theirs[tuple(wrong[0])]}"
+        )
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
@@ -149,7 +205,9 @@ def test_rounded_operation_equals_torchvision(name):
     for number, (image, strength, ours, theirs) in enumerate(zip(images, strengths, found, wanted)):
         low, high = exact_range(name, image, float(strength))
         assert (low <= theirs).all() and (theirs <= high).all(), "the test's own idea of the operation is off"
-        assert (low <= ours).all() and (ours <= high).all() and (high - low).max() <= 1, f"strength {strength:.4f}"
+        assert (low <= ours).all() and (ours <= high).all() and (high - low).max() <= 1, (
+            f"strength {strength:.4f}"
+        )
         if strength != 0 and number % len(pictures()) < 4:  # noise, where whole results are rare
             doubtful.append((low < high)[1:-1, 1:-1].double().mean().item())
     assert len(doubtful) == 40 and sum(doubtful) / 40 < 0.1
@@ -206,7 +264,9 @@ def drawn() -> dict[str, Tensor]:
     """Return all strengths that 60000 draws of trivial_augment give each operation."""
     calls: dict[str, Tensor] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "operate", lambda name, images, strength: calls.__setitem__(name, strength) or images)
+        patch.setattr(
+            module, "operate", lambda name, images, strength: calls.__setitem__(name, strength) or images
+        )
         trivial_augment(torch.zeros(60_000, 1, 1, 3), generator_for(3))
     return calls
 
@@ -241,7 +301,9 @@ def test_operations_and_levels_are_equally_likely(name, drawn):
     for value, levels in expected.items():
         count = int(((drawn[name].abs() - value).abs() < 1e-3).sum())
         likely = levels / sum(expected.values())
-        assert abs(count - len(drawn[name]) * likely) <= 5 * math.sqrt(len(drawn[name]) * likely * (1 - likely)), value
+        assert abs(count - len(drawn[name]) * likely) <= 5 * math.sqrt(
+            len(drawn[name]) * likely * (1 - likely)
+        ), value
 
 
 def test_trivial_augment_applies_one_operation_to_each_image(monkeypatch):
@@ -261,7 +323,9 @@ def test_trivial_augment_applies_one_operation_to_each_image(monkeypatch):
     trivial_augment(tagged, generator_for(4))
     monkeypatch.undo()
     same = generator_for(4)
-    kinds, levels, signs = (torch.randint(count, (len(images),), generator=same).tolist() for count in (len(NAMES), 31, 2))
+    kinds, levels, signs = (
+        torch.randint(count, (len(images),), generator=same).tolist() for count in (len(NAMES), 31, 2)
+    )
     for (name, strength), kind, level, sign in zip(chosen, kinds, levels, signs):
         table = magnitudes(TRIVIAL[kind][0])
         wanted = table[level % len(table)] * (-1 if sign and name in SIGNED else 1)
@@ -271,14 +335,19 @@ def test_trivial_augment_applies_one_operation_to_each_image(monkeypatch):
     for image, (name, strength), ours in zip(images, chosen, result):
         theirs = reference(name, image.byte(), strength).float()
         slack = 1 if name in (*ROUNDED, "autocontrast") else 0
-        assert ((ours - theirs).abs() > slack).any(-1).float().mean() <= (0.005 if name in GEOMETRIC else 0), name
+        assert ((ours - theirs).abs() > slack).any(-1).float().mean() <= (
+            0.005 if name in GEOMETRIC else 0
+        ), name
 
 
 @pytest.mark.parametrize("padding", [0, 1, 4])
 def test_crop_equals_torchvision(padding):
     """A window is off by a pixel, rows and columns are swapped, or the padding isn't zero."""
     window = 2 * padding + 1
-    top, left = (offsets.flatten() for offsets in torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij"))
+    top, left = (
+        offsets.flatten()
+        for offsets in torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    )
     images = torch.randint(256, (window**2, 32, 32, 3), dtype=torch.uint8, generator=generator_for(0))
     for image, y, x, ours in zip(images, top.tolist(), left.tolist(), crop(images, top, left, padding)):
         padded = F.pad(image.permute(2, 0, 1), [padding] * 4, fill=0)
@@ -288,7 +357,9 @@ def test_crop_equals_torchvision(padding):
 def test_augment_crops_and_flips_as_torchvision_would():
     """The drawn offsets and flips aren't applied to the images that they were drawn for."""
     images = torch.randint(256, (300, 32, 32, 3), dtype=torch.uint8, generator=generator_for(0))
-    result, _ = augment(images, torch.zeros(300).long(), 2, OFF | {"crop_padding": 4, "flip": True}, MEAN, generator_for(7, 8))
+    result, _ = augment(
+        images, torch.zeros(300).long(), 2, OFF | {"crop_padding": 4, "flip": True}, MEAN, generator_for(7, 8)
+    )
     same = generator_for(7, 8)
     top, left = torch.randint(9, (2, 300), generator=same).tolist()
     flipped = torch.randint(2, (300,), generator=same, dtype=torch.bool).tolist()
@@ -296,7 +367,9 @@ def test_augment_crops_and_flips_as_torchvision_would():
         theirs = F.crop(F.pad(image.permute(2, 0, 1), [4] * 4), y, x, 32, 32)
         theirs = F.horizontal_flip(theirs) if flip else theirs
         assert torch.equal(ours, theirs.permute(1, 2, 0).float())
-    assert set(top) == set(left) == set(range(9)) and len(set(zip(top, left))) > 50  # each image its own window
+    assert (
+        set(top) == set(left) == set(range(9)) and len(set(zip(top, left))) > 50
+    )  # each image its own window
     assert 100 < sum(flipped) < 200
 
 
@@ -306,7 +379,9 @@ def boxes_of(mask: Tensor) -> list[tuple[int, int, int, int]]:
     for each in mask:
         rows, columns = each.any(1).nonzero().flatten(), each.any(0).nonzero().flatten()
         top, left, height, width = int(rows[0]), int(columns[0]), len(rows), len(columns)
-        assert each[top:top + height, left:left + width].all() and each.sum() == height * width, "no rectangle"
+        assert each[top : top + height, left : left + width].all() and each.sum() == height * width, (
+            "no rectangle"
+        )
         found.append((top, left, height, width))
     return found
 
@@ -325,7 +400,11 @@ def test_erase_boxes():
     areas = [height * width / 1024 for _, _, height, width in boxes]
     ratios = [height / width for _, _, height, width in boxes]
     assert min(areas) < 0.03 and max(areas) > 0.31 and 0.16 < sum(areas) / 2000 < 0.19
-    assert min(ratios) < 0.36 and max(ratios) > 2.8 and abs(sum(math.log(ratio) for ratio in ratios)) / 2000 < 0.05
+    assert (
+        min(ratios) < 0.36
+        and max(ratios) > 2.8
+        and abs(sum(math.log(ratio) for ratio in ratios)) / 2000 < 0.05
+    )
     assert {top for top, *_ in boxes} >= set(range(20)) and {box[1] for box in boxes} >= set(range(20))
     assert max(top + height for top, _, height, _ in boxes if height < 20) == 32
     assert max(left + width for _, left, _, width in boxes if width < 20) == 32
@@ -489,13 +568,30 @@ def test_a_batch_of_one():
 
 def test_generator_for_depends_on_every_number():
     """Two of a training's random streams are one and the same, or not reproducible."""
-    keys = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1), (0, 0, 0), (0, 1, 0), (0, 0, 1), (2**63 - 1, 1), (2**62, 1)]
+    keys = [
+        (),
+        (0,),
+        (1,),
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        (0, 0, 0),
+        (0, 1, 0),
+        (0, 0, 1),
+        (2**63 - 1, 1),
+        (2**62, 1),
+    ]
     keys += [(seed, 2, step) for seed in range(10) for step in range(100)]
     draws = {key: tuple(torch.randint(2**62, (2,), generator=generator_for(*key)).tolist()) for key in keys}
     assert len(set(draws.values())) == len(set(keys))
     assert all(generator_for(*key).initial_seed() == generator_for(*key).initial_seed() for key in keys)
-    assert torch.equal(torch.rand(5, generator=generator_for(0, 1)), torch.rand(5, generator=generator_for(0, 1)))
-    assert not torch.equal(torch.rand(5, generator=generator_for(0, 1)), torch.rand(5, generator=generator_for(1, 0)))
+    assert torch.equal(
+        torch.rand(5, generator=generator_for(0, 1)), torch.rand(5, generator=generator_for(0, 1))
+    )
+    assert not torch.equal(
+        torch.rand(5, generator=generator_for(0, 1)), torch.rand(5, generator=generator_for(1, 0))
+    )
 
 
 @pytest.mark.cuda

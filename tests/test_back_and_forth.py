@@ -17,36 +17,93 @@ import pytest
 import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from forked import start, wait_for
 from PIL import Image
+
+from forked import start, wait_for
 from test_graph import STAGES, leaves, parsed_once  # noqa: F401 (a fixture)
-
 from tiny import PARAMS, ROOT, checkout, outputs, run, write_params
-from vitscale.files import digest, read_yaml
-from vitscale.sources import open_source, write_split
-from vitscale.stage import find
+from vitscale.base.config import read_yaml
+from vitscale.base.digests import digest
+from vitscale.data.sources import open_source, write_split
+from vitscale.pipeline.graph import find
 
-OFF = {"crop_padding": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+OFF = {
+    "crop_padding": 0,
+    "flip": False,
+    "trivial_augment": False,
+    "erasing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
 
 # By the leaf, or by its value: what it is changed to. Of the others a number is raised and a switch is flipped.
 OTHER = {
-    "lr": 2e-3, "target": "photos", "download.photos.source": "cifar100", "download.digits.classes": [0, 1, 2], "pretrain.vit-digits.data": "photos",
-    "models.vit.image_size": 16, "models.resnet18.image_size": 16, "models.vit.patch_size": 4, "models.vit.dim": 32, "models.vit.heads": 4,
-    "pretrain.vit-digits.sizes": [32], "rows.vit-digits.sizes": [16], "rows.hub-probe.sizes": [16], "weights.hub.source": "torchvision",
-    "weights.hub.name": "other/tiny-vit", "weights.hub.revision": "1" * 40, "rows.vit-digits.start": "vit-scratch", "rows.hub-probe.start": "vit-digits",
+    "lr": 2e-3,
+    "target": "photos",
+    "download.photos.source": "cifar100",
+    "download.digits.classes": [0, 1, 2],
+    "pretrain.vit-digits.data": "photos",
+    "models.vit.image_size": 16,
+    "models.resnet18.image_size": 16,
+    "models.vit.patch_size": 4,
+    "models.vit.dim": 32,
+    "models.vit.heads": 4,
+    "pretrain.vit-digits.sizes": [32],
+    "rows.vit-digits.sizes": [16],
+    "rows.hub-probe.sizes": [16],
+    "weights.hub.source": "torchvision",
+    "weights.hub.name": "other/tiny-vit",
+    "weights.hub.revision": "1" * 40,
+    "rows.vit-digits.start": "vit-scratch",
+    "rows.hub-probe.start": "vit-digits",
     "rows.vit-digits.inputs": "features/hub",
-    "auto": "float32", "digits": "cifar10", "vit": "resnet18", "resnet18": "vit", "adamw": "sgd", "sgd": "adamw", "mean": "class",
-    "learned": "sincos", "imagenet": "cifar", "strong": "light", "light": "strong", "none": "light", "full": "linear_probe",
-    "linear_probe": "full", "features/hub": "prepared", "photographs": "pictures", "Apache-2.0": "MIT"}
+    "auto": "float32",
+    "digits": "cifar10",
+    "vit": "resnet18",
+    "resnet18": "vit",
+    "adamw": "sgd",
+    "sgd": "adamw",
+    "mean": "class",
+    "learned": "sincos",
+    "imagenet": "cifar",
+    "strong": "light",
+    "light": "strong",
+    "none": "light",
+    "full": "linear_probe",
+    "linear_probe": "full",
+    "features/hub": "prepared",
+    "photographs": "pictures",
+    "Apache-2.0": "MIT",
+}
 # A value alone that no run can take: the rest of its entry would not fit, or the images or weights are not those of a hash.
 REFUSED = {
-    "download.digits.source", "download.digits.classes", "models.vit.architecture", "models.resnet18.architecture", "weights.hub.source",
-    *(f"{entry}.sha256.{split}" for entry in ("download.digits", "download.photos") for split in ("train", "test")), "weights.hub.sha256",
-    *(f"augment.none.{name}" for name in OFF), *(f"recipes.{name}.optimizer" for name in ("vit", "sgd")), "rows.vit-digits.inputs",
-    *(f"rows.hub-probe.{name}" for name in ("start", "protocol", "inputs", "augment", "sizes"))}
+    "download.digits.source",
+    "download.digits.classes",
+    "models.vit.architecture",
+    "models.resnet18.architecture",
+    "weights.hub.source",
+    *(
+        f"{entry}.sha256.{split}"
+        for entry in ("download.digits", "download.photos")
+        for split in ("train", "test")
+    ),
+    "weights.hub.sha256",
+    *(f"augment.none.{name}" for name in OFF),
+    *(f"recipes.{name}.optimizer" for name in ("vit", "sgd")),
+    "rows.vit-digits.inputs",
+    *(f"rows.hub-probe.{name}" for name in ("start", "protocol", "inputs", "augment", "sizes")),
+}
 # Between them these run every kind of stage.
-HANDFUL = ["lr", "download.photos.source", "prepare.digits.validation", "models.vit.depth", "weights.hub.license", "rows.vit-digits.epochs",
-           "published.hub-probe.accuracy", "download.digits.classes"]
+HANDFUL = [
+    "lr",
+    "download.photos.source",
+    "prepare.digits.validation",
+    "models.vit.depth",
+    "weights.hub.license",
+    "rows.vit-digits.epochs",
+    "published.hub-probe.accuracy",
+    "download.digits.classes",
+]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +135,9 @@ def mirror(hub_mirror, tmp_path_factory):
     for name in ("someone", "other"):
         shutil.copytree(hub_mirror[0] / "someone", folder / name)
     for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)):
-        path = folder / "photos" / ("train" if i < 48 else "test") / ("dawn" if i % 2 else "dusk") / f"{i}.png"
+        path = (
+            folder / "photos" / ("train" if i < 48 else "test") / ("dawn" if i % 2 else "dusk") / f"{i}.png"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels // 2 + i % 2 * 99).save(path)
     return folder
@@ -87,17 +146,35 @@ def mirror(hub_mirror, tmp_path_factory):
 def wide_params(mirror, hub, scratch):
     """Return the tiny parameters with an entry in every section."""
     source = open_source("photos", {"source": "cifar10"})
-    photos = {"source": "cifar10", "sha256": {split: write_split(source, split, scratch / split) for split in ("train", "test")}}
+    photos = {
+        "source": "cifar10",
+        "sha256": {split: write_split(source, split, scratch / split) for split in ("train", "test")},
+    }
     vit, row = PARAMS["recipes"]["vit"], PARAMS["rows"]["vit-digits"]
-    sgd = {name: value for name, value in vit.items() if name != "beta2"} | {"optimizer": "sgd", "momentum": 0.9}
-    probe = {"start": "hub", "protocol": "linear_probe", "inputs": "features/hub", "recipe": "sgd", "augment": "none", "sizes": []}
+    sgd = {name: value for name, value in vit.items() if name != "beta2"} | {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+    }
+    probe = {
+        "start": "hub",
+        "protocol": "linear_probe",
+        "inputs": "features/hub",
+        "recipe": "sgd",
+        "augment": "none",
+        "sizes": [],
+    }
     return PARAMS | {
-        "download": PARAMS["download"] | {"photos": photos}, "prepare": PARAMS["prepare"] | {"photos": {"validation": 0.25}},
+        "download": PARAMS["download"] | {"photos": photos},
+        "prepare": PARAMS["prepare"] | {"photos": {"validation": 0.25}},
         "augment": PARAMS["augment"] | {"none": OFF},
-        "models": PARAMS["models"] | {"resnet18": {"architecture": "resnet18", "image_size": 32, "stem": "imagenet", "seed": 0}},
-        "recipes": PARAMS["recipes"] | {"sgd": sgd}, "weights": {"hub": hub}, "features": {"hub": {}},
+        "models": PARAMS["models"]
+        | {"resnet18": {"architecture": "resnet18", "image_size": 32, "stem": "imagenet", "seed": 0}},
+        "recipes": PARAMS["recipes"] | {"sgd": sgd},
+        "weights": {"hub": hub},
+        "features": {"hub": {}},
         "rows": PARAMS["rows"] | {"hub-probe": row | probe},
-        "published": {"hub-probe": {"accuracy": 0.87, "protocol": "linear_probe", "images": 1000}}}
+        "published": {"hub-probe": {"accuracy": 0.87, "protocol": "linear_probe", "images": 1000}},
+    }
 
 
 def committed(folder):
@@ -179,8 +256,11 @@ def back_and_forth(folder, changed, chosen, commands, checkpoints):
         back = commands.new()
         after = state(folder)
         wrong += [f"{dotted}: {each} ran again" for each in back]
-        wrong += [f"{dotted}: {name} is another one" for name in {**first, **after} if first.get(name) != after.get(name)
-                  and not name.startswith("data/features/hub/photos")]  # of another target, which nothing takes away
+        wrong += [
+            f"{dotted}: {name} is another one"
+            for name in {**first, **after}
+            if first.get(name) != after.get(name) and not name.startswith("data/features/hub/photos")
+        ]  # of another target, which nothing takes away
         lines.append((dotted, there, good, back))
     return lines, wrong
 
@@ -189,7 +269,9 @@ def write_table(lines) -> None:
     """Print the table, and add it to the file that VITSCALE_TABLE names."""
     table = ["| leaf | runs after the change | runs after changing back |", "|---|---|---|"]
     for dotted, there, good, back in lines:
-        table.append(f"| `{dotted}` | {len(there)}{'' if good else ', refused'}: {', '.join(there)} | {len(back)} |")
+        table.append(
+            f"| `{dotted}` | {len(there)}{'' if good else ', refused'}: {', '.join(there)} | {len(back)} |"
+        )
     print("\n".join(table))
     if "VITSCALE_TABLE" in os.environ:
         with open(os.environ["VITSCALE_TABLE"], "a", encoding="utf-8") as file:
@@ -222,10 +304,24 @@ def test_every_leaf(repo, commands, checkpoints, parsed_once, monkeypatch):  # n
 
 
 # What runs where only the learning rate is another one.
-TRAINING = ["compare", "evaluate@hub-probe", "evaluate@vit-digits", "finetune@hub-probe", "finetune@vit-digits", "pretrain@vit-digits"]
+TRAINING = [
+    "compare",
+    "evaluate@hub-probe",
+    "evaluate@vit-digits",
+    "finetune@hub-probe",
+    "finetune@vit-digits",
+    "pretrain@vit-digits",
+]
 
 
-@pytest.mark.parametrize("way", ["workspace", pytest.param("temp", marks=pytest.mark.slow), pytest.param("queue", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "workspace",
+        pytest.param("temp", marks=pytest.mark.slow),
+        pytest.param("queue", marks=pytest.mark.slow),
+    ],
+)
 def test_an_experiment_on_a_value_that_was_run(repo, commands, checkpoints, way):
     """Catches an experiment that trains what another one, wherever it ran, has trained."""
     options = {"workspace": [], "temp": ["--temp"], "queue": ["--queue"]}[way]
@@ -274,14 +370,17 @@ def test_a_colleague_runs_nothing_again(repo, commands, tmp_path, monkeypatch):
         run("dvc", "repro", cwd=first)
         states[lr] = state(first)
     assert sorted(commands.new()) == TRAINING
-    run("python3", "-m", "vitscale.runs", "push", cwd=first)
-    run("python3", "-m", "vitscale.runs", "fetch", "--pipeline", str(second), cwd=tmp_path)
+    run("python3", "-m", "vitscale", "runs", "push", cwd=first)
+    run("python3", "-m", "vitscale", "runs", "fetch", "--pipeline", str(second), cwd=tmp_path)
     for lr in (1e-3, 0.002, 1e-3):
         write_params(second, lr=lr)
         run("dvc", "repro", cwd=second)
         assert commands.new() == [] and state(second) == states[lr]
-    failed = run("python3", "-m", "vitscale.runs", "fetch", "--remote", "nowhere", cwd=second, check=False)
-    assert failed.returncode == 1 and failed.stderr == "error: config file error: remote 'nowhere' doesn't exist\n"
+    failed = run("python3", "-m", "vitscale", "runs", "fetch", "--remote", "nowhere", cwd=second, check=False)
+    assert (
+        failed.returncode == 1
+        and failed.stderr == "error: config file error: remote 'nowhere' doesn't exist\n"
+    )
 
 
 @pytest.mark.slow
@@ -317,9 +416,13 @@ def test_dvc_killed_before_it_has_the_outputs(done, checkpoints, tmp_path):
     """Catches a state that goes as soon as the training is over, or because the lock of a fresh clone has the very outputs."""
     run("git", "clone", "-q", str(done), str(tmp_path / "repo"), cwd=tmp_path)
     folder = tmp_path / "repo"
-    (folder / "dvc.yaml").write_text((folder / "dvc.yaml").read_text().replace("finetune.py ${key}", "finetune.py ${key} && kill -9 $PPID"))
+    (folder / "dvc.yaml").write_text(
+        (folder / "dvc.yaml").read_text().replace("finetune.py ${key}", "finetune.py ${key} && kill -9 $PPID")
+    )
     run("dvc", "repro", cwd=folder, check=False)
-    assert list(checkpoints.glob("finetune@vit-digits-*.pt")) and list((folder / ".vitscale/trained").glob("finetune@vit-digits-*"))
+    assert list(checkpoints.glob("finetune@vit-digits-*.pt")) and list(
+        (folder / ".vitscale/trained").glob("finetune@vit-digits-*")
+    )
     again = run("dvc", "repro", cwd=folder, check=False).stdout
     assert "nothing left to train after epoch 1 of 1, from " in again and "epoch 1/1" not in again
     run("git", "checkout", "-q", "dvc.yaml", cwd=folder)
@@ -331,15 +434,30 @@ def test_stopped_by_the_keyboard(done, checkpoints, tmp_path):
     """Catches a Ctrl-C that doesn't say what is kept and how to go on."""
     folder = shutil.copytree(done, tmp_path / "repo", symlinks=True)
     write_params(folder, rows__vit_digits__epochs=300)
-    process = subprocess.Popen(["dvc", "repro", "finetune@vit-digits"], cwd=folder, start_new_session=True, text=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,  # below, since a shell's background job ignores SIGINT
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = subprocess.Popen(
+        ["dvc", "repro", "finetune@vit-digits"],
+        cwd=folder,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,  # below, since a shell's background job ignores SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for(lambda: list(checkpoints.glob("finetune@*.pt")))
     os.killpg(process.pid, signal.SIGINT)
     said = re.search(r"stopped; run it again to go on after epoch (\d+) of 300\n", process.communicate()[1])
-    process = subprocess.Popen(["dvc", "repro", "finetune@vit-digits"], cwd=folder, start_new_session=True, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert any(f"going on after epoch {said[1]} of 300, from {checkpoints}/finetune@vit-digits" in line for line in process.stdout)
+    process = subprocess.Popen(
+        ["dvc", "repro", "finetune@vit-digits"],
+        cwd=folder,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert any(
+        f"going on after epoch {said[1]} of 300, from {checkpoints}/finetune@vit-digits" in line
+        for line in process.stdout
+    )
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -352,7 +470,10 @@ def test_a_refused_value_names_the_way_back(repo, commands):
     before = state(repo)
     failed = run("dvc", "exp", "run", "-S", "lr=abc", cwd=repo, check=False)
     errors = [line for line in failed.stderr.splitlines() if line.startswith("error:")]
-    assert failed.returncode != 0 and errors[0] == "error: params.yaml: lr: input should be a valid number (is: 'abc')"
+    assert (
+        failed.returncode != 0
+        and errors[0] == "error: params.yaml: lr: input should be a valid number (is: 'abc')"
+    )
     assert state(repo) != before and commands.new() == ["pretrain@vit-digits"]
     [line] = [each for each in re.findall("`([^`]*)`", errors[1]) if "git" in each]
     subprocess.run(line, shell=True, cwd=repo, check=True, capture_output=True)
@@ -372,28 +493,55 @@ def test_taking_away(repo, commands, monkeypatch):
     before, text = state(repo), (repo / "params.yaml").read_text()
 
     def prune(*options):
-        return run("python3", "-m", "vitscale.prune", *options, cwd=repo).stdout.splitlines()
+        return run("python3", "-m", "vitscale", "prune", *options, cwd=repo).stdout.splitlines()
 
     assert prune() == ["nothing is left over"] and state(repo) == before
-    without(repo, ("rows", "hub-probe"), ("features", "hub"), ("weights", "hub"), ("download", "photos"), ("prepare", "photos"))
+    without(
+        repo,
+        ("rows", "hub-probe"),
+        ("features", "hub"),
+        ("weights", "hub"),
+        ("download", "photos"),
+        ("prepare", "photos"),
+    )
     said = run("dvc", "repro", cwd=repo).stdout
-    assert "no entry for metrics/rows/hub-probe.json, metrics/history/finetune/hub-probe.json; " in said and "vitscale.prune`" in said
+    assert (
+        "no entry for metrics/rows/hub-probe.json, metrics/history/finetune/hub-probe.json; " in said
+        and "vitscale prune`" in said
+    )
     as_run = state(repo)
     named = prune("--dry")
     assert state(repo) == as_run and "dvc.lock: weights@hub" in named and "data/raw/photos/train" in named
     kept = repo / "models/finetuned/hub-probe/config.json"
     kept.chmod(0o644)
     kept.write_text("mine")
-    assert "models/finetuned/hub-probe stays: it is not what finetune@hub-probe left" in prune() and kept.read_text() == "mine"
+    assert (
+        "models/finetuned/hub-probe stays: it is not what finetune@hub-probe left" in prune()
+        and kept.read_text() == "mine"
+    )
     gone = "photos", "hub"
-    assert not [name for name in state(repo) if any(word in name for word in gone) and "models/finetuned" not in name]
-    assert not [label for label in read_yaml(repo / "dvc.lock")["stages"] if label.split("@")[-1] in (*gone, "hub-probe")]
+    assert not [
+        name for name in state(repo) if any(word in name for word in gone) and "models/finetuned" not in name
+    ]
+    assert not [
+        label
+        for label in read_yaml(repo / "dvc.lock")["stages"]
+        if label.split("@")[-1] in (*gone, "hub-probe")
+    ]
     commands.new()
     run("dvc", "repro", cwd=repo)
-    assert commands.new() == ["compare"] and run("dvc", "status", cwd=repo).stdout.strip() == "Data and pipelines are up to date."
-    assert all(line.startswith((" D", " M")) for line in run("git", "status", "--porcelain", cwd=repo).stdout.splitlines())
+    assert (
+        commands.new() == ["compare"]
+        and run("dvc", "status", cwd=repo).stdout.strip() == "Data and pipelines are up to date."
+    )
+    assert all(
+        line.startswith((" D", " M"))
+        for line in run("git", "status", "--porcelain", cwd=repo).stdout.splitlines()
+    )
     shutil.rmtree(repo / "models/finetuned/hub-probe")
     (repo / "params.yaml").write_text(text)
     run("dvc", "repro", cwd=repo)
     now = state(repo)
-    assert commands.new() == [] and {name for name in before | now if before.get(name) != now.get(name)} <= {"dvc.lock"}  # in another order
+    assert commands.new() == [] and {name for name in before | now if before.get(name) != now.get(name)} <= {
+        "dvc.lock"
+    }  # in another order

@@ -18,8 +18,9 @@ import pytest
 import yaml
 from PIL import Image, features
 
-from vitscale.files import UserError, write_bytes
-from vitscale.sources import SPLITS, open_source
+from vitscale.base.errors import UserError
+from vitscale.base.files import write_bytes
+from vitscale.data.sources import SPLITS, Download, open_source
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CLASSES = ("bird", "cat", "dog")
@@ -29,18 +30,28 @@ WRONG = 64 * "0"
 
 # ---- a pipeline's folder, a mirror beside it, and what other stages have left there ----
 
+
 def make_set(size: int = 32, count: int = 4) -> dict:
     """Return {split: {class: uint8 (count, size, size, 3)}}."""
     rng = np.random.default_rng(0)
-    return {split: {name: rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8) for name in CLASSES}
-            for split in SPLITS}
+    return {
+        split: {name: rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8) for name in CLASSES}
+        for split in SPLITS
+    }
 
 
 def fingerprints(data: dict) -> dict[str, str]:
     """A sha256 over class id (one byte) and pixels, in the order (class id, pixels)."""
-    return {split: hashlib.sha256(b"".join(bytes([label]) + pixels for label, name in enumerate(sorted(by_class))
-                                           for pixels in sorted(image.tobytes() for image in by_class[name]))).hexdigest()
-            for split, by_class in data.items()}
+    return {
+        split: hashlib.sha256(
+            b"".join(
+                bytes([label]) + pixels
+                for label, name in enumerate(sorted(by_class))
+                for pixels in sorted(image.tobytes() for image in by_class[name])
+            )
+        ).hexdigest()
+        for split, by_class in data.items()
+    }
 
 
 def encode(image: np.ndarray | Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -50,8 +61,12 @@ def encode(image: np.ndarray | Image.Image, kind: str = "PNG", **options) -> byt
 
 
 def members_of(data: dict) -> dict[str, bytes]:
-    return {f"{split}/{name}/{i}.png": encode(image) for split, by_class in data.items() for name, images in by_class.items()
-            for i, image in enumerate(images)}
+    return {
+        f"{split}/{name}/{i}.png": encode(image)
+        for split, by_class in data.items()
+        for name, images in by_class.items()
+        for i, image in enumerate(images)
+    }
 
 
 @dataclass
@@ -84,19 +99,39 @@ class Work:
                 path.mkdir() if member.endswith("/") else path.write_bytes(content)
         return where
 
-    def run(self, stage: str, key: str = "things", file_limit: int | None = None) -> subprocess.CompletedProcess:
+    def run(
+        self, stage: str, key: str = "things", file_limit: int | None = None
+    ) -> subprocess.CompletedProcess:
         """Run a stage script; with `file_limit` no file may grow beyond so many bytes, as on a full disk."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VITSCALE_")}
-        environment |= {"VITSCALE_MIRROR": str(self.mirror), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        limit = None if file_limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-        return subprocess.run([sys.executable, CHECKOUT / "stages" / f"{stage}.py", key], cwd=self.folder, env=environment,
-                              preexec_fn=limit, capture_output=True, text=True, timeout=300)
+        environment |= {
+            "VITSCALE_MIRROR": str(self.mirror),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        limit = (
+            None
+            if file_limit is None
+            else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+        )
+        return subprocess.run(
+            [sys.executable, CHECKOUT / "stages" / f"{stage}.py", key],
+            cwd=self.folder,
+            env=environment,
+            preexec_fn=limit,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
 
     def everything(self) -> dict[str, bytes | None]:
         """All files and folders but for the locks and the empty folder that partial outputs are built in."""
         own = self.folder / ".vitscale"
-        return {str(path): path.read_bytes() if path.is_file() else None for path in self.top.rglob("*")
-                if path not in (own, own / "locks", own / "partial") and own / "locks" not in path.parents}
+        return {
+            str(path): path.read_bytes() if path.is_file() else None
+            for path in self.top.rglob("*")
+            if path not in (own, own / "locks", own / "partial") and own / "locks" not in path.parents
+        }
 
     def refused(self, stage: str, *expected: str, key: str = "things", file_limit: int | None = None) -> None:
         """Assert that a stage fails with exactly these lines (regular expressions) and leaves everything as it was."""
@@ -107,7 +142,9 @@ class Work:
         assert "Traceback" not in result.stdout
         assert result.returncode == 1
         after = self.everything()
-        assert {path for path in before.keys() | after.keys() if before.get(path, 0) != after.get(path, 0)} == set()
+        assert {
+            path for path in before.keys() | after.keys() if before.get(path, 0) != after.get(path, 0)
+        } == set()
 
 
 @pytest.fixture
@@ -117,9 +154,15 @@ def work(tmp_path) -> Work:
     work.mirror.mkdir()
     shutil.copy(CHECKOUT / "dvc.yaml", work.folder)
     (work.folder / "root.yaml").write_text(json.dumps({"root": str(CHECKOUT)}))
-    for name in ("data/raw/things/train/images.npy", "data/raw/other/train/images.npy", "data/prepared/other/statistics.json",
-                 "data/prepared/things/train/labels.npy", "models/start/vit-scratch/config.json", "plots/preview/other.png",
-                 ".vitscale/partial/prepare@other/data/prepared/other/train/images.npy"):
+    for name in (
+        "data/raw/things/train/images.npy",
+        "data/raw/other/train/images.npy",
+        "data/prepared/other/statistics.json",
+        "data/prepared/things/train/labels.npy",
+        "models/start/vit-scratch/config.json",
+        "plots/preview/other.png",
+        ".vitscale/partial/prepare@other/data/prepared/other/train/images.npy",
+    ):
         (work.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (work.folder / name).write_bytes(f"sentinel of {name}".encode())
     work.params()
@@ -127,38 +170,46 @@ def work(tmp_path) -> Work:
 
 
 def damaged(content: bytes, at: int) -> bytes:
-    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1:]
+    return content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :]
 
 
 # ---- the measure of all that follows: whole input passes, and replaces what an earlier run left ----
 
+
 @pytest.mark.parametrize("name", ["things", "things.zip"])
 def test_whole_input_passes(work, name):
     work.put(name, members_of(make_set()))
-    junk = work.folder / ".vitscale/partial/download@things/data/raw/things/train/junk"  # of a run that was killed
+    junk = (
+        work.folder / ".vitscale/partial/download@things/data/raw/things/train/junk"
+    )  # of a run that was killed
     junk.parent.mkdir(parents=True)
     junk.write_bytes(b"junk")
     before = work.everything()
     result = work.run("download")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     after = {path: content for path, content in work.everything().items() if content is not None}
-    made = {f"{work.folder}/data/raw/things/{split}/{file}" for split in SPLITS
-            for file in ("classes.json", "images.npy", "labels.npy")}
+    made = {
+        f"{work.folder}/data/raw/things/{split}/{file}"
+        for split in SPLITS
+        for file in ("classes.json", "images.npy", "labels.npy")
+    }
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert changed == made | {f"{work.folder}/timings.csv", str(junk)}
     assert not junk.exists()
     images = np.load(work.folder / "data/raw/things/test/images.npy")
-    assert images.tobytes() == b"".join(pixels for each in CLASSES
-                                        for pixels in sorted(image.tobytes() for image in make_set()["test"][each]))
+    assert images.tobytes() == b"".join(
+        pixels for each in CLASSES for pixels in sorted(image.tobytes() for image in make_set()["test"][each])
+    )
 
 
 # ---- damaged and hostile archives ----
+
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.999])
 def test_truncated_zip(work, keep):
     archive = work.put("things.zip", members_of(make_set()))
     content = archive.read_bytes()
-    archive.write_bytes(content[:int(keep * len(content))])
+    archive.write_bytes(content[: int(keep * len(content))])
     work.refused("download", f"{archive} is no whole zip archive \\(.+\\); copy it again")
 
 
@@ -181,7 +232,10 @@ def test_any_altered_byte_of_a_zip_is_noticed_or_harmless(tmp_path, monkeypatch,
     (An altered length in the archive's directory can hide an image; the fingerprint sees that.)
     """
     monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path))
-    archive, data = tmp_path / "things.zip", {split: {"cät": images["cat"]} for split, images in make_set(2, 2).items()}
+    archive, data = (
+        tmp_path / "things.zip",
+        {split: {"cät": images["cat"]} for split, images in make_set(2, 2).items()},
+    )
     known = {image.tobytes() for images in data.values() for image in images["cät"]}
     with zipfile.ZipFile(archive, "w", getattr(zipfile, f"ZIP_{compression}")) as file:
         for member, content in members_of(data).items():
@@ -190,7 +244,7 @@ def test_any_altered_byte_of_a_zip_is_noticed_or_harmless(tmp_path, monkeypatch,
     for at in range(len(good)):
         archive.write_bytes(damaged(good, at))
         try:
-            source = open_source("things", {"source": "imagefolder", "image_size": 2})
+            source = open_source("things", Download(source="imagefolder", image_size=2, sha256={}))
             if not {image.tobytes() for split in SPLITS for image in source.images(split, 0)} <= known:
                 wrong.setdefault("other pixels", at)
         except UserError as error:
@@ -203,19 +257,35 @@ def test_any_altered_byte_of_a_zip_is_noticed_or_harmless(tmp_path, monkeypatch,
     assert wrong == {}  # a fault and the first byte that shows it
 
 
-@pytest.mark.parametrize("member", ["../x.png", "train/cat/../../../../x.png", "../../../../../../../tmp/x.png", "/tmp/x.png",
-                                    "TOP/x.png", "..\\x.png", "train\\cat\\0.png"])
+@pytest.mark.parametrize(
+    "member",
+    [
+        "../x.png",
+        "train/cat/../../../../x.png",
+        "../../../../../../../tmp/x.png",
+        "/tmp/x.png",
+        "TOP/x.png",
+        "..\\x.png",
+        "train\\cat\\0.png",
+    ],
+)
 def test_zip_member_names_that_point_elsewhere(work, member):
     """Refused by name, and nothing is written anywhere."""
     member = member.replace("TOP", str(work.top))
     outside = Path("/tmp/x.png")
     assert not outside.exists()
-    archive = work.put("things.zip", members_of(make_set()) | {member: encode(np.zeros((32, 32, 3), np.uint8))})
-    work.refused("download", re.escape(f"{archive}: the member {member!r} points out of the archive; don't use this file"))
+    archive = work.put(
+        "things.zip", members_of(make_set()) | {member: encode(np.zeros((32, 32, 3), np.uint8))}
+    )
+    work.refused(
+        "download",
+        re.escape(f"{archive}: the member {member!r} points out of the archive; don't use this file"),
+    )
     assert not outside.exists()
 
 
 # ---- images ----
+
 
 def avif_without_its_colours() -> bytes:
     content = encode(make_set()["train"]["cat"][0], "AVIF")
@@ -249,18 +319,23 @@ def test_what_does_not_decode(tmp_path, monkeypatch, kind):
     for split in SPLITS:
         (tmp_path / "things" / split / "dog").mkdir(parents=True)
         (tmp_path / "things" / split / "dog" / "3.png").write_bytes(UNDECODABLE[kind]())
-    source = open_source("things", {"source": "imagefolder", "image_size": 32})
+    source = open_source("things", Download(source="imagefolder", image_size=32, sha256={}))
     with pytest.raises(UserError) as caught:
         source.images("test", 0)
     where = re.escape(f"{tmp_path}/things: test/dog/3.png")
-    assert re.fullmatch(f"{where} can't be decoded as an image \\(.+\\); replace it or take it out", str(caught.value))
+    assert re.fullmatch(
+        f"{where} can't be decoded as an image \\(.+\\); replace it or take it out", str(caught.value)
+    )
 
 
 @pytest.mark.parametrize("name", ["things", "things.zip"])
 def test_one_image_that_does_not_decode(work, name):
     """The last image of all: everything before it was already written, aside."""
     where = work.put(name, members_of(make_set()) | {"test/dog/3.png": UNDECODABLE["half a PNG"]()})
-    work.refused("download", f"{where}: test/dog/3\\.png can't be decoded as an image \\(.+\\); replace it or take it out")
+    work.refused(
+        "download",
+        f"{where}: test/dog/3\\.png can't be decoded as an image \\(.+\\); replace it or take it out",
+    )
 
 
 def test_gray_transparent_and_palette_images_become_rgb(work):
@@ -273,14 +348,19 @@ def test_gray_transparent_and_palette_images_become_rgb(work):
     paletted.putpalette(palette.tobytes())
     gray_rgb = gray[..., None].repeat(3, 2)
     bits = np.where(gray[..., None] > 127, 255, 0).astype(np.uint8).repeat(3, 2)
-    files = {"gray": (encode(gray), gray_rgb),
-             "gray_alpha": (encode(Image.merge("LA", [Image.fromarray(gray), Image.fromarray(alpha)])), gray_rgb),
-             "one_bit": (encode(Image.fromarray(bits[..., 0]).convert("1", dither=Image.Dither.NONE)), bits),
-             "palette": (encode(paletted), palette[index]),
-             "palette_alpha": (encode(paletted, transparency=7), palette[index]),
-             "rgba": (encode(np.dstack([rgb, alpha])), rgb)}
+    files = {
+        "gray": (encode(gray), gray_rgb),
+        "gray_alpha": (encode(Image.merge("LA", [Image.fromarray(gray), Image.fromarray(alpha)])), gray_rgb),
+        "one_bit": (encode(Image.fromarray(bits[..., 0]).convert("1", dither=Image.Dither.NONE)), bits),
+        "palette": (encode(paletted), palette[index]),
+        "palette_alpha": (encode(paletted, transparency=7), palette[index]),
+        "rgba": (encode(np.dstack([rgb, alpha])), rgb),
+    }
     data = {split: {name: image[None] for name, (_, image) in files.items()} for split in SPLITS}
-    work.put("things", {f"{split}/{name}/0.png": content for split in SPLITS for name, (content, _) in files.items()})
+    work.put(
+        "things",
+        {f"{split}/{name}/0.png": content for split in SPLITS for name, (content, _) in files.items()},
+    )
     work.params(things={"source": "imagefolder", "image_size": 32, "sha256": fingerprints(data)})
     result = work.run("download")
     assert (result.returncode, result.stderr) == (0, "")
@@ -298,7 +378,9 @@ def test_sixteen_bit_gray_is_scaled_or_refused(tmp_path, monkeypatch):
         (tmp_path / "things" / split / "cat").mkdir(parents=True)
         (tmp_path / "things" / split / "cat" / "0.png").write_bytes(encode(shades))
     try:
-        image = open_source("things", {"source": "imagefolder", "image_size": 32}).images("train", 0)[0]
+        image = open_source("things", Download(source="imagefolder", image_size=32, sha256={})).images(
+            "train", 0
+        )[0]
     except UserError as error:
         assert "train/cat/0.png" in str(error)
     else:
@@ -314,6 +396,7 @@ def test_cifar_mirror_of_another_size(work):
 
 # ---- the shape of a data set ----
 
+
 @pytest.mark.parametrize("name", ["things", "things.zip"])
 @pytest.mark.parametrize("hidden", [False, True])
 def test_an_empty_class_folder(work, name, hidden):
@@ -328,22 +411,38 @@ def test_an_empty_class_folder(work, name, hidden):
 @pytest.mark.parametrize("name", ["things", "things.zip"])
 @pytest.mark.parametrize("missing", SPLITS)
 def test_a_missing_split(work, name, missing):
-    where = work.put(name, {member: content for member, content in members_of(make_set()).items()
-                            if not member.startswith(missing)})
-    work.refused("download", f"{where} has no {missing}/ with class folders; it needs {{train,test}}/<class>/<image>")
+    where = work.put(
+        name,
+        {
+            member: content
+            for member, content in members_of(make_set()).items()
+            if not member.startswith(missing)
+        },
+    )
+    work.refused(
+        "download", f"{where} has no {missing}/ with class folders; it needs {{train,test}}/<class>/<image>"
+    )
 
 
 def test_another_layout(work):
     """Everything one folder too deep, as an archive of the parent folder has it."""
-    where = work.put("things.zip", {f"things/{member}": content for member, content in members_of(make_set()).items()})
-    work.refused("download", f"{where} has no train/ with class folders; it needs {{train,test}}/<class>/<image>")
+    where = work.put(
+        "things.zip", {f"things/{member}": content for member, content in members_of(make_set()).items()}
+    )
+    work.refused(
+        "download", f"{where} has no train/ with class folders; it needs {{train,test}}/<class>/<image>"
+    )
 
 
 @pytest.mark.parametrize("name", ["things", "things.zip"])
 def test_other_classes_in_test_than_in_train(work, name):
     members = members_of(make_set())
-    where = work.put(name, {member.replace("test/dog", "test/wolf"): content for member, content in members.items()})
-    work.refused("download", f"{where}: train/ and test/ must have the same classes; only one of them has dog, wolf")
+    where = work.put(
+        name, {member.replace("test/dog", "test/wolf"): content for member, content in members.items()}
+    )
+    work.refused(
+        "download", f"{where}: train/ and test/ must have the same classes; only one of them has dog, wolf"
+    )
 
 
 def test_nothing_in_the_mirror(work):
@@ -351,20 +450,31 @@ def test_nothing_in_the_mirror(work):
     before = work.everything()
     result = work.run("download")
     assert result.returncode == 1 and work.everything() == before
-    assert result.stderr == (f"{work.mirror} has neither things/ nor things.zip\n"
-                             "error: things: set VITSCALE_MIRROR to a folder that has things/ or things.zip\n")
+    assert result.stderr == (
+        f"{work.mirror} has neither things/ nor things.zip\n"
+        "error: things: set VITSCALE_MIRROR to a folder that has things/ or things.zip\n"
+    )
 
 
 # ---- fingerprints ----
+
 
 @pytest.mark.parametrize("wrong", [("train",), ("test",), SPLITS])
 def test_wrong_fingerprint(work, wrong):
     """Both values are printed, for each split that is another one."""
     work.put("things", members_of(make_set()))
     right = fingerprints(make_set())
-    work.params(things={"source": "imagefolder", "image_size": 32, "sha256": right | dict.fromkeys(wrong, WRONG)})
-    work.refused("download", *(f"things/{split} is not the data set of params\\.yaml: download\\.things\\.sha256\\.{split} is "
-                               f"{WRONG}, found {right[split]}" for split in wrong))
+    work.params(
+        things={"source": "imagefolder", "image_size": 32, "sha256": right | dict.fromkeys(wrong, WRONG)}
+    )
+    work.refused(
+        "download",
+        *(
+            f"things/{split} is not the data set of params\\.yaml: download\\.things\\.sha256\\.{split} is "
+            f"{WRONG}, found {right[split]}"
+            for split in wrong
+        ),
+    )
 
 
 def test_missing_fingerprint_is_printed_to_be_pasted(work):
@@ -372,9 +482,18 @@ def test_missing_fingerprint_is_printed_to_be_pasted(work):
     work.put("things", members_of(make_set()))
     entry = {"source": "imagefolder", "image_size": 32}
     work.params(things=entry | {"sha256": UNKNOWN})
-    work.refused("download", *(f"download\\.things\\.sha256\\.{split} is not given; to pin what was found, paste [0-9a-f]{{64}}"
-                               for split in SPLITS))
-    printed = dict(re.findall(r"sha256\.(\w+) is not given; to pin what was found, paste (\w+)", work.run("download").stderr))
+    work.refused(
+        "download",
+        *(
+            f"download\\.things\\.sha256\\.{split} is not given; to pin what was found, paste [0-9a-f]{{64}}"
+            for split in SPLITS
+        ),
+    )
+    printed = dict(
+        re.findall(
+            r"sha256\.(\w+) is not given; to pin what was found, paste (\w+)", work.run("download").stderr
+        )
+    )
     assert printed == fingerprints(make_set())
     work.params(things=entry | {"sha256": printed})
     result = work.run("download")
@@ -383,33 +502,52 @@ def test_missing_fingerprint_is_printed_to_be_pasted(work):
 
 # ---- params.yaml ----
 
-@pytest.mark.parametrize(("content", "expected"), [
-    (b"lr: \xff\xfe\n", "params\\.yaml .+"),
-    (b"\x1f\x8b\x08\x00binary", "params\\.yaml .+"),
-    (b"lr: [1, 2\n", "params\\.yaml is not valid YAML: .+"),
-    (b"lr: 2026-02-31\n", "params\\.yaml .+"),
-    (b"", "params\\.yaml holds no mapping of names to values"),
-    (b"- lr\n", "params\\.yaml holds no mapping of names to values"),
-    (None, "params\\.yaml: No such file or directory; run this in a folder that has one"),
-], ids=["not UTF-8", "binary", "unclosed", "no such day", "empty", "a list", "absent"])
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"lr: \xff\xfe\n", "params\\.yaml .+"),
+        (b"\x1f\x8b\x08\x00binary", "params\\.yaml .+"),
+        (b"lr: [1, 2\n", "params\\.yaml is not valid YAML: .+"),
+        (b"lr: 2026-02-31\n", "params\\.yaml .+"),
+        (b"", "params\\.yaml holds no mapping of names to values"),
+        (b"- lr\n", "params\\.yaml holds no mapping of names to values"),
+        (None, "params\\.yaml: No such file or directory; run this in a folder that has one"),
+    ],
+    ids=["not UTF-8", "binary", "unclosed", "no such day", "empty", "a list", "absent"],
+)
 def test_unreadable_params(work, content, expected):
     path = work.folder / "params.yaml"
     path.unlink() if content is None else path.write_bytes(content)
     work.refused("download", expected)
 
 
-@pytest.mark.parametrize(("entry", "expected"), [
-    ({"source": "imagefolder", "sha256": UNKNOWN}, "download\\.extra\\.image_size: missing; every parameter must be given"),
-    ({"source": "nowhere", "sha256": UNKNOWN}, "download\\.extra\\.source: must be one of .+"),
-    ({"source": "cifar10", "sha256": {"train": "abc", "test": None}}, "download\\.extra\\.sha256\\.train: .+"),
-    ({"source": "cifar10", "sha256": UNKNOWN, "url": "x"}, "download\\.extra\\.url: no such parameter"),
-    ({"source": "digits", "classes": [1, 1], "sha256": UNKNOWN}, "download\\.extra\\.classes.*: .+"),
-], ids=["missing", "unknown source", "no sha256", "unknown key", "a class twice"])
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (
+            {"source": "imagefolder", "sha256": UNKNOWN},
+            "download\\.extra\\.image_size: missing; every parameter must be given",
+        ),
+        ({"source": "nowhere", "sha256": UNKNOWN}, "download\\.extra\\.source: must be one of .+"),
+        (
+            {"source": "cifar10", "sha256": {"train": "abc", "test": None}},
+            "download\\.extra\\.sha256\\.train: .+",
+        ),
+        ({"source": "cifar10", "sha256": UNKNOWN, "url": "x"}, "download\\.extra\\.url: no such parameter"),
+        ({"source": "digits", "classes": [1, 1], "sha256": UNKNOWN}, "download\\.extra\\.classes.*: .+"),
+    ],
+    ids=["missing", "unknown source", "no sha256", "unknown key", "a class twice"],
+)
 def test_faulty_download_entry(work, entry, expected):
     """Any stage refuses it, even one of another entry."""
     work.put("things", members_of(make_set()))
     work.params(extra=entry)
-    work.refused("download", f"params\\.yaml: {expected}", "put that right, then `dvc repro`, or `git checkout params.yaml && dvc repro` .*")
+    work.refused(
+        "download",
+        f"params\\.yaml: {expected}",
+        "put that right, then `dvc repro`, or `git checkout params.yaml && dvc repro` .*",
+    )
 
 
 @pytest.mark.parametrize("stage", ["download", "prepare"])
@@ -470,7 +608,9 @@ def test_prepare_fails_and_passes_as_a_whole(work):
     (work.folder / "plots").rename(work.folder / "away")
     (work.folder / "plots").write_bytes(b"a file where a folder must be")
     before, result = work.everything(), work.run("prepare")
-    assert result.returncode == 1 and "Traceback" not in result.stderr and len(result.stderr.splitlines()) == 1
+    assert (
+        result.returncode == 1 and "Traceback" not in result.stderr and len(result.stderr.splitlines()) == 1
+    )
     assert work.everything() == before
     (work.folder / "plots").unlink()
     result = work.run("prepare")
@@ -486,4 +626,6 @@ def test_prepare_of_a_damaged_download(work):
     assert work.run("download").returncode == 0
     path = work.folder / "data/raw/things/train/images.npy"
     path.write_bytes(path.read_bytes()[:1000])
-    work.refused("prepare", "data/raw/things/train holds no usable split \\(.+\\); `dvc checkout` brings outputs back")
+    work.refused(
+        "prepare", "data/raw/things/train holds no usable split \\(.+\\); `dvc checkout` brings outputs back"
+    )

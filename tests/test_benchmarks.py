@@ -9,23 +9,60 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from made import CPU
 from tiny import ROOT
-from vitscale.files import UserError, read_yaml
-from vitscale.params import check
+from vitscale.base.config import read_yaml
+from vitscale.base.errors import UserError
+from vitscale.data.augment import Policy
+from vitscale.models.store import ModelConfig
+from vitscale.pipeline.consistency import check
+from vitscale.training.optimizers import Recipe
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import throughput, time_to_accuracy
+from benchmarks import throughput, time_to_accuracy, ways
 
-VIT = {"architecture": "vit", "image_size": 32, "patch_size": 8, "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 32, "pool": "mean",
-       "positions": "learned", "dropout": 0.0, "stochastic_depth": 0.0, "classes": [str(i) for i in range(10)], "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.25] * 3}
-RECIPE = {"optimizer": "adamw", "beta2": 0.99, "batch_size": 64, "weight_decay": 0.05, "warmup_epochs": 0, "label_smoothing": 0.1,
-          "clip_norm": 1.0, "ema_decay": 0.0, "compile": False}
-POLICY = {"crop_padding": 2, "flip": True, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+VIT = ModelConfig.from_json(
+    {
+        "architecture": "vit",
+        "image_size": 32,
+        "patch_size": 8,
+        "dim": 16,
+        "depth": 1,
+        "heads": 2,
+        "mlp_dim": 32,
+        "pool": "mean",
+        "positions": "learned",
+        "dropout": 0.0,
+        "stochastic_depth": 0.0,
+        "classes": [str(i) for i in range(10)],
+        "interpolation": "bilinear",
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+    }
+)
+RECIPE = Recipe(
+    **{
+        "optimizer": "adamw",
+        "beta2": 0.99,
+        "batch_size": 64,
+        "weight_decay": 0.05,
+        "warmup_epochs": 0,
+        "label_smoothing": 0.1,
+        "clip_norm": 1.0,
+        "ema_decay": 0.0,
+        "compile": False,
+    }
+)
+POLICY = Policy(
+    **{"crop_padding": 2, "flip": True, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
+)
+SETTING = ways.Setting(VIT, RECIPE, POLICY, CPU)
 
 
 def test_time_to_accuracy(done):
     """The clock stops at an epoch that doesn't reach the accuracy, or leaves a stage out."""
+
     def measure(accuracy):
         return time_to_accuracy.measure("vit-digits", accuracy, done / "params.yaml", done / "data/prepared")
 
@@ -34,7 +71,10 @@ def test_time_to_accuracy(done):
     first_two = low["stages"]["init@vit"] + low["stages"]["pretrain@vit-digits"]
     assert first_two < low["seconds"] <= sum(low["stages"].values())
     high = measure(0.999)
-    assert high["seconds"] is None and high["best_validation_accuracy"] == low["best_validation_accuracy"] < 0.999
+    assert (
+        high["seconds"] is None
+        and high["best_validation_accuracy"] == low["best_validation_accuracy"] < 0.999
+    )
 
 
 def test_time_to_accuracy_says_what_is_missing(done, tmp_path):
@@ -58,10 +98,13 @@ def test_parameters_of_time_to_accuracy_are_those_of_the_prepared_data():
 def test_the_other_ways_train(way):
     """A way of training that ours is compared with takes no step, or leaves the weights alone."""
     torch.manual_seed(0)
-    other = way(VIT, throughput.random_split(VIT), RECIPE, POLICY, "float32", torch.device("cpu"), 64)
+    other = way(SETTING, throughput.random_split(VIT), 64)
     steps = []
-    handle = register_optimizer_step_post_hook(lambda optimizer, *_: steps.append(
-        any(parameter.grad.any() for group in optimizer.param_groups for parameter in group["params"])))
+    handle = register_optimizer_step_post_hook(
+        lambda optimizer, *_: steps.append(
+            any(parameter.grad.any() for group in optimizer.param_groups for parameter in group["params"])
+        )
+    )
     try:
         speed, share = other.measure(3)
     finally:
@@ -78,12 +121,12 @@ def test_the_matrix_rate_is_in_flops():
         begin = time.perf_counter()
         a @ b
         seconds.append(time.perf_counter() - begin)
-    assert throughput.matrix_rate(torch.device("cpu"), "float32", 768) == pytest.approx(2 * 768**3 / min(seconds), rel=0.4)
+    assert throughput.matrix_rate(CPU, 768) == pytest.approx(2 * 768**3 / min(seconds), rel=0.4)
 
 
 def test_throughput_prints_json(capsys, monkeypatch):
     """The figures aren't valid JSON, or one that README quotes is missing."""
-    monkeypatch.setattr(throughput, "settings", lambda model: (VIT, RECIPE, POLICY, "float32"))
+    monkeypatch.setattr(throughput, "setting_of", lambda model: SETTING)
     monkeypatch.setattr(throughput, "BATCH_SIZES", (64,))
     monkeypatch.setattr(throughput, "read_yaml", lambda path: {"models": {"vit": None}})
     monkeypatch.setattr(sys, "argv", ["throughput", "--json", "--repeats", "1", "--steps", "1"])
@@ -91,8 +134,16 @@ def test_throughput_prints_json(capsys, monkeypatch):
     figures = json.loads(capsys.readouterr().out)["vit"]
     ours, *others = figures["ways"]
     assert ours == "ours" and [name.rsplit(",")[0] for name in others] == [
-        "usual float32", "usual bfloat16", "Trainer float32", "Trainer bfloat16"]
-    assert list(figures["ratio"]) == others and figures["peak_gib"] > 0 and figures["floor_images_per_second"] > 0
+        "usual float32",
+        "usual bfloat16",
+        "Trainer float32",
+        "Trainer bfloat16",
+    ]
+    assert (
+        list(figures["ratio"]) == others
+        and figures["peak_gib"] > 0
+        and figures["floor_images_per_second"] > 0
+    )
     for name in others:
         speeds = figures["ways"]["ours"]["images_per_second"], figures["ways"][name]["images_per_second"]
         assert figures["ratio"][name] == pytest.approx(speeds[0] / speeds[1])

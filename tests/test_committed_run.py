@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from tiny import ROOT
-from vitscale.files import read_yaml
-from vitscale.recorded import leftovers, not_run
-from vitscale.stage import read_pipeline
-from vitscale.summary import summarise
+from vitscale.base.config import read_yaml
+from vitscale.pipeline.graph import read_pipeline
+from vitscale.pipeline.recorded import leftovers, not_run
+from vitscale.results.summary import summarise
 
 PIPELINES = [ROOT, ROOT / "examples/digits", ROOT / "examples/scaling"]
 
@@ -53,13 +53,23 @@ def test_what_was_not_run_is_named():
     lock = yaml.safe_load(yaml.safe_dump(lock))
     lock["evaluate@vit-digits"]["outs"][0]["md5"] = "0" * 32
     found = not_run(pipeline, params, lock, hashing(ROOT / "examples/digits", progress="1", prepare="2")[0])
-    trained = [f"{stage}@{name}" for stage, section in (("pretrain", "pretrain"), ("finetune", "rows")) for name in params[section]]
+    trained = [
+        f"{stage}@{name}"
+        for stage, section in (("pretrain", "pretrain"), ("finetune", "rows"))
+        for name in params[section]
+    ]
     assert [line for line in found if ": lr is" in line] == [
-        f"{label}: lr is 0.002, its run had 0.001" for label in trained if label != "finetune@another"]
-    assert {"finetune@another was never run", "evaluate@another was never run", "finetune@vit-scratch: rows.vit-scratch.epochs is 41, its run had 40",
-            "finetune@vit-scratch: rows.vit-scratch.fraction is None, its run had 1.0", "compare: rows.vit-scratch.epochs is 41, its run had 40",
-            "evaluate@vit-digits: metrics/confusion/vit-digits.csv is not what its run left",
-            "prepare@digits-0to4: ../../src/vitscale/prepare.py is not what its run had"} <= set(found)
+        f"{label}: lr is 0.002, its run had 0.001" for label in trained if label != "finetune@another"
+    ]
+    assert {
+        "finetune@another was never run",
+        "evaluate@another was never run",
+        "finetune@vit-scratch: rows.vit-scratch.epochs is 41, its run had 40",
+        "finetune@vit-scratch: rows.vit-scratch.fraction is None, its run had 1.0",
+        "compare: rows.vit-scratch.epochs is 41, its run had 40",
+        "evaluate@vit-digits: metrics/confusion/vit-digits.csv is not what its run left",
+        "prepare@digits-0to4: ../../src/vitscale/data/prepare.py is not what its run had",
+    } <= set(found)
     assert not any("progress" in line or line.startswith("init") for line in found)
 
 
@@ -72,13 +82,19 @@ def test_workflow_and_ci_check_before_they_run():
 
 def test_readme_shows_the_committed_table():
     pipeline, params, _ = parts(ROOT)
-    text = summarise(params["rows"], params["pretrain"], params["weights"], params["published"], params["target"], ROOT / "metrics/rows")
+    text = summarise(
+        params["rows"],
+        params["pretrain"],
+        params["weights"],
+        params["published"],
+        params["target"],
+        ROOT / "metrics/rows",
+    )
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) > 5 and "\n".join(table) in (ROOT / "README.md").read_text()
 
 
 def test_readme_maps_every_flag_of_the_course_project():
     text = (ROOT / "README.md").read_text().split("course project's flags")[1].split("##")[0]
-    for flag in ("mode batch_size epochs image_size num_classes data_dir patch_size dim heads depth mlp_dim dropout optimizer lr "
-                 "weight_decay checkpoint model_name").split():
+    for flag in ["mode", "batch_size", "epochs", "image_size", "num_classes", "data_dir", "patch_size", "dim", "heads", "depth", "mlp_dim", "dropout", "optimizer", "lr", "weight_decay", "checkpoint", "model_name"]:
         assert f"`{flag}`" in text

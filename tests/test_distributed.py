@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from test_train import CPU, LIGHT, OFF, VIT, split, training_of  # noqa: F401 (split is a fixture)
 
+from test_train import CPU, LIGHT, OFF, VIT, split, training_of  # noqa: F401 (split is a fixture)
 from tiny import PARAMS, ROOT, outputs, run, write_params
-from vitscale import compute, train
-from vitscale.files import UserError
+from vitscale.base.errors import UserError
+from vitscale.runtime import distributed
+from vitscale.training import loop
 
 RECIPE = PARAMS["recipes"]["vit"]
 
@@ -27,8 +28,17 @@ def environment_of_each(tmp_path, monkeypatch):
 
 
 def torchrun(folder: Path, stage: str, key: str, processes: int = 2):
-    return run(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", f"stages/{stage}.py",
-               key, cwd=folder, timeout=300)
+    return run(
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        f"stages/{stage}.py",
+        key,
+        cwd=folder,
+        timeout=300,
+    )
 
 
 def alone(folder: Path, stage: str, key: str):
@@ -47,6 +57,7 @@ def exact(done, tmp_path_factory):
 @pytest.fixture
 def copies(exact, tmp_path):
     """Return a function that makes a copy of `exact` with some parameters changed."""
+
     def copy(name: str, **changes) -> Path:
         folder = shutil.copytree(exact, tmp_path / name, symlinks=True)
         write_params(folder, **changes)
@@ -64,21 +75,32 @@ def history(folder: Path, stage: str) -> np.ndarray:
 def assert_same_training(one: Path, two: Path, stage: str, place: str, start: str) -> None:
     """Both went the same way from the same start, to what rounding makes of it: other gradients would lead far apart."""
     figures = [history(folder, stage) for folder in (one, two)]
-    assert len(figures[0]) >= 1 and np.allclose(*figures, rtol=5e-3, atol=0)  # no image of the 54 may be told otherwise
-    before, first, second = (load_file(path / "model.safetensors") for path in (
-        one / "models/start" / start, one / place / "vit-digits", two / place / "vit-digits"))
+    assert len(figures[0]) >= 1 and np.allclose(
+        *figures, rtol=5e-3, atol=0
+    )  # no image of the 54 may be told otherwise
+    before, first, second = (
+        load_file(path / "model.safetensors")
+        for path in (one / "models/start" / start, one / place / "vit-digits", two / place / "vit-digits")
+    )
     assert first.keys() == second.keys()
     trained = [name for name in first if name in before and not name.startswith("head.")]
     for names in (trained, ["head.weight", "head.bias"]):
         begin = [before[name] if name in trained else 0 for name in names]  # a new head is zero
-        apart, moved = (np.sqrt(sum(np.square(x).sum() for x in each)) for each in (
-            [first[name] - second[name] for name in names], [first[name] - x for name, x in zip(names, begin)]))
+        apart, moved = (
+            np.sqrt(sum(np.square(x).sum() for x in each))
+            for each in (
+                [first[name] - second[name] for name in names],
+                [first[name] - x for name, x in zip(names, begin)],
+            )
+        )
         assert apart <= 0.02 * moved
 
 
 def test_two_processes_pretrain_as_one(copies, tmp_path, monkeypatch):
     """Two processes take other images or steps than one, mix others, or share gradients, losses or averages wrongly."""
-    changes = {"recipes__vit": RECIPE | {"ema_decay": 0.5}}  # the policy is `strong`: images are mixed across the parts
+    changes = {
+        "recipes__vit": RECIPE | {"ema_decay": 0.5}
+    }  # the policy is `strong`: images are mixed across the parts
     folders = [copies(name, **changes) for name in ("one", "two")]
     alone(folders[0], "pretrain", "vit-digits")
     monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "others"))
@@ -103,10 +125,23 @@ def test_two_processes_probe_as_one(copies, tmp_path, monkeypatch):
 
 def test_one_begins_and_two_go_on(copies, tmp_path):
     """Two processes can't resume what one was killed at, or end elsewhere than one."""
-    changes = {"recipes__vit": RECIPE | {"optimizer": "muon", "momentum": 0.95}, "rows__vit_digits__start": "vit-scratch",
-               "rows__vit_digits__epochs": 3, "rows__vit_digits__sizes": [16, 32], "rows__vit_digits__lr_scale": 3.0}
+    changes = {
+        "recipes__vit": RECIPE | {"optimizer": "muon", "momentum": 0.95},
+        "rows__vit_digits__start": "vit-scratch",
+        "rows__vit_digits__epochs": 3,
+        "rows__vit_digits__sizes": [16, 32],
+        "rows__vit_digits__lr_scale": 3.0,
+    }
     whole, folder = copies("whole", **changes), copies("repo", **changes)
-    killed = run(sys.executable, str(ROOT / "tests/killer.py"), "mid-epoch", "stages/finetune.py", "vit-digits", cwd=folder, check=False)
+    killed = run(
+        sys.executable,
+        str(ROOT / "tests/killer.py"),
+        "mid-epoch",
+        "stages/finetune.py",
+        "vit-digits",
+        cwd=folder,
+        check=False,
+    )
     assert killed.returncode < 0
     assert torchrun(folder, "finetune", "vit-digits").stdout.count("going on after epoch 1 of 3") == 1
     shutil.rmtree(tmp_path / "checkpoints")
@@ -116,16 +151,18 @@ def test_one_begins_and_two_go_on(copies, tmp_path):
 
 
 def test_a_batch_that_cannot_be_parted_is_refused(split, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(train, "PROCESSES", 3)
-    with pytest.raises(UserError, match="3 processes can't have equal parts of a batch of 16; change the recipe's batch_size"):
+    monkeypatch.setattr(distributed, "PROCESSES", 3)
+    with pytest.raises(
+        UserError, match="3 processes can't have equal parts of a batch of 16; change the recipe's batch_size"
+    ):
         training_of(split)
 
 
 def test_batch_norm_on_cpus_is_refused(monkeypatch):
-    monkeypatch.setattr(compute, "PROCESSES", 2)
+    monkeypatch.setattr(distributed, "PROCESSES", 2)
     with pytest.raises(UserError, match="without torchrun"):
-        compute.share_statistics(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), CPU)
-    compute.share_statistics(torch.nn.Sequential(torch.nn.LayerNorm(3)), CPU)
+        distributed.share_statistics(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), CPU.device)
+    distributed.share_statistics(torch.nn.Sequential(torch.nn.LayerNorm(3)), CPU.device)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
@@ -133,12 +170,17 @@ def test_the_parts_are_the_batch(split, monkeypatch, processes):  # noqa: F811
     """An image of a batch falls to two processes or to none, or is augmented otherwise than for one."""
     policy = LIGHT | {"mixup": 0.5}
     images, targets = training_of(split, policy=policy).batch(np.arange(16), 3)
-    monkeypatch.setattr(train, "PROCESSES", processes)
     parts = []
     for rank in range(processes):
-        monkeypatch.setattr(train, "RANK", rank)
-        parts.append(training_of(split, policy=policy).batch(np.arange(16), 3))
-    assert torch.equal(torch.cat([part[0] for part in parts]), images) and torch.equal(torch.cat([part[1] for part in parts]), targets)
+        training = training_of(split, policy=policy)
+        with monkeypatch.context() as patch:
+            patch.setattr(distributed, "PROCESSES", processes)
+            patch.setattr(distributed, "RANK", rank)
+            training.part = distributed.part_of(training.batch_size)
+        parts.append(training.batch(np.arange(16), 3))
+    assert torch.equal(torch.cat([part[0] for part in parts]), images) and torch.equal(
+        torch.cat([part[1] for part in parts]), targets
+    )
     assert {len(part[0]) for part in parts} == {16 // processes}
 
 
@@ -146,7 +188,7 @@ def test_no_two_processes_drop_the_same(split, monkeypatch):  # noqa: F811
     """Dropout takes the same values away in every process, whose images differ; or process 0 draws other ones than a single one."""
     drawn = []
     for rank in (0, 0, 1):
-        monkeypatch.setattr(train, "RANK", rank)
+        monkeypatch.setattr(loop, "RANK", rank)
         training = training_of(split, VIT | {"dropout": 0.5}, policy=OFF)
         monkeypatch.setattr(training, "batch", lambda *_: (torch.ones(2, 3, 32, 32), torch.ones(2, 4) / 4))
         training.epoch(0)

@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from vitscale.files import UserError, write_json, write_metrics
-from vitscale.metrics import by_class, confusion, expected_calibration_error, hits, paired_difference, per_class, scores, wilson
-from vitscale.summary import accuracy_table, control_of, curves, gain, leftovers, summarise
+from made import study
+from vitscale.base.entries import Weights
+from vitscale.base.errors import UserError
+from vitscale.base.files import write_json, write_metrics
+from vitscale.results.metrics import (
+    confusion,
+    expected_calibration_error,
+    paired_difference,
+    per_class,
+    scores,
+    wilson,
+)
+from vitscale.results.summary import accuracy_table, control_of, curves, gain, leftovers, summarise
+from vitscale.results.tables import by_class, hits
 
 
 def answers(count: int = 500, classes: int = 7, never: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +50,9 @@ def test_scores_equal_scikit_learns(count, classes):
     logits, labels = answers(count, classes)
     found = scores(logits, labels)
     assert found["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, logits.argmax(1)))
-    assert found["loss"] == pytest.approx(sklearn_metrics.log_loss(labels, softmax(logits), labels=range(classes)), rel=1e-9)
+    assert found["loss"] == pytest.approx(
+        sklearn_metrics.log_loss(labels, softmax(logits), labels=range(classes)), rel=1e-9
+    )
     assert (found["ci95_low"], found["ci95_high"]) == wilson(round(found["accuracy"] * count), count)
     assert found["ece"] == pytest.approx(naive_ece(softmax(logits), labels, 15))
     assert json.loads(json.dumps(found)) == found  # plain numbers, for the metrics file
@@ -60,7 +73,9 @@ def test_confusion_equals_scikit_learns(never):
     assert np.array_equal(found, sklearn_metrics.confusion_matrix(labels, logits.argmax(1), labels=range(7)))
 
 
-@pytest.mark.parametrize("case", ["usual", "class absent and never predicted", "class never predicted", "class absent"])
+@pytest.mark.parametrize(
+    "case", ["usual", "class absent and never predicted", "class never predicted", "class absent"]
+)
 def test_per_class_equals_scikit_learns(case):
     """Precision, recall or F1 of a class is wrong, or isn't 0 where there is nothing to divide by."""
     logits, labels = answers(never=3 if case == "class absent and never predicted" else None)
@@ -70,14 +85,27 @@ def test_per_class_equals_scikit_learns(case):
     if case == "class absent":
         labels = np.where(labels == 3, 4, labels)
     found = per_class(confusion(labels, predicted, 7))
-    wanted = sklearn_metrics.precision_recall_fscore_support(labels, predicted, labels=range(7), zero_division=0)[:3]
-    assert list(found) == ["precision", "recall", "f1"] and np.allclose(np.array(list(found.values())), wanted)
+    wanted = sklearn_metrics.precision_recall_fscore_support(
+        labels, predicted, labels=range(7), zero_division=0
+    )[:3]
+    assert list(found) == ["precision", "recall", "f1"] and np.allclose(
+        np.array(list(found.values())), wanted
+    )
     assert all(type(value) is float for values in found.values() for value in values)
 
 
-@pytest.mark.parametrize(("correct", "total", "low", "high"), [
-    (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718),  # Newcombe 1998
-    (0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0)])
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),  # Newcombe 1998
+        (0, 10, 0.0, 0.2775),
+        (5, 10, 0.2366, 0.7634),
+        (10, 10, 0.7225, 1.0),
+    ],
+)
 def test_wilson_equals_published_intervals(correct, total, low, high):
     """The interval isn't Wilson's: these are worked examples (Newcombe 1998, table I, method 3)."""
     found = wilson(correct, total)
@@ -100,7 +128,9 @@ def test_wilson_solves_its_equation():
     """An end isn't a share p with |p - correct / total| = z sqrt(p (1 - p) / total)."""
     for correct, total in ((3, 10), (77, 100), (9_321, 10_000)):
         for end in wilson(correct, total):
-            assert abs(end - correct / total) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / total), rel=1e-6)
+            assert abs(end - correct / total) == pytest.approx(
+                1.959964 * math.sqrt(end * (1 - end) / total), rel=1e-6
+            )
 
 
 def naive_ece(probabilities: np.ndarray, labels: np.ndarray, bins: int) -> float:
@@ -122,7 +152,9 @@ def test_ece_equals_its_definition(bins, classes):
     logits, labels = answers(classes=classes)
     for sharpness in (0.3, 1.0, 5.0):
         probabilities = softmax(sharpness * logits)
-        assert expected_calibration_error(probabilities, labels, bins) == pytest.approx(naive_ece(probabilities, labels, bins))
+        assert expected_calibration_error(probabilities, labels, bins) == pytest.approx(
+            naive_ece(probabilities, labels, bins)
+        )
 
 
 def test_ece_of_extreme_models():
@@ -134,7 +166,9 @@ def test_ece_of_extreme_models():
     assert expected_calibration_error(even, np.array([0, 1, 2, 3])) == pytest.approx(0)
 
 
-@pytest.mark.parametrize("counts", [(40, 12, 5, 43), (0, 10, 0, 0), (50, 0, 0, 50), (0, 5, 5, 0), (9000, 300, 180, 520)])
+@pytest.mark.parametrize(
+    "counts", [(40, 12, 5, 43), (0, 10, 0, 0), (50, 0, 0, 50), (0, 5, 5, 0), (9000, 300, 180, 520)]
+)
 def test_paired_difference_equals_the_textbook(counts):
     """The interval isn't that of paired shares: (b - c) / n ± z sqrt(b + c - (b - c)² / n) / n."""
     neither, b, c, right = counts
@@ -149,21 +183,48 @@ def test_paired_difference_equals_the_textbook(counts):
 
 # Tables
 
-TUNING = {"protocol": "full", "inputs": "prepared", "recipe": "vit", "augment": "light", "sizes": [32], "epochs": 4, "lr_scale": 1.0,
-          "fraction": 1.0, "seed": 0}
-PRETRAIN = {"vit-a": {"model": "vit", "data": "dataset-a", "epochs": 3}, "big-a": {"model": "big", "data": "dataset-a", "epochs": 3}}
-ROWS = {"vit-a": {"start": "vit-a"} | TUNING, "vit-scratch": {"start": "vit-scratch"} | TUNING,
-        "vit-a-probe": {"start": "vit-a"} | TUNING | {"protocol": "linear_probe"}}
-PUBLISHED = {"vit-a": {"accuracy": 0.65, "protocol": "full"}, "vit-a-probe": {"accuracy": 0.7236, "protocol": "full"},
-             "famous": {"accuracy": 0.9464, "protocol": "linear_probe"}}
+TUNING = {
+    "protocol": "full",
+    "inputs": "prepared",
+    "recipe": "vit",
+    "augment": "light",
+    "sizes": [32],
+    "epochs": 4,
+    "lr_scale": 1.0,
+    "fraction": 1.0,
+    "seed": 0,
+}
+PRETRAIN = {
+    "vit-a": {"model": "vit", "data": "dataset-a", "epochs": 3},
+    "big-a": {"model": "big", "data": "dataset-a", "epochs": 3},
+}
+ROWS = {
+    "vit-a": {"start": "vit-a"} | TUNING,
+    "vit-scratch": {"start": "vit-scratch"} | TUNING,
+    "vit-a-probe": {"start": "vit-a"} | TUNING | {"protocol": "linear_probe"},
+}
+HUB = Weights(source="huggingface", name="a/vit", sha256=None, data="imagenet", license="MIT")
+PUBLISHED = {
+    "vit-a": {"accuracy": 0.65, "protocol": "full"},
+    "vit-a-probe": {"accuracy": 0.7236, "protocol": "full"},
+    "famous": {"accuracy": 0.9464, "protocol": "linear_probe"},
+}
 
 
 def write_scores(path: Path, labels: np.ndarray, right: int) -> None:
     """Write the metrics of a row that has so many of the test images right, the first ones."""
     predicted = np.where(np.arange(len(labels)) < right, labels, (labels + 1) % 8)
     low, high = wilson(right, len(labels))
-    write_metrics(path, {"accuracy": right / len(labels), "ci95_low": low, "ci95_high": high, "parameters": 1_234_567,
-                         **by_class(labels, predicted, list("abcdefgh"))})
+    write_metrics(
+        path,
+        {
+            "accuracy": right / len(labels),
+            "ci95_low": low,
+            "ci95_high": high,
+            "parameters": 1_234_567,
+            **by_class(labels, predicted, list("abcdefgh")),
+        },
+    )
 
 
 @pytest.fixture
@@ -171,16 +232,37 @@ def results(tmp_path) -> Path:
     """Return a folder with scores and predictions of two rows, one row not run, and files of rows long gone."""
     for name, right in (("vit-a", 30), ("vit-scratch", 20), ("stray", 40)):
         write_scores(tmp_path / f"scores/{name}.json", np.arange(40) % 8, right)
-    write_json(tmp_path / "scores/famous.json", {"accuracy": 1.0, "ci95_low": 1.0, "ci95_high": 1.0, "parameters": 1})
+    write_json(
+        tmp_path / "scores/famous.json", {"accuracy": 1.0, "ci95_low": 1.0, "ci95_high": 1.0, "parameters": 1}
+    )
     return tmp_path
 
 
 def table_of(results: Path, rows: dict = ROWS, published: dict = PUBLISHED) -> dict[str, list[str]]:
     """Return the summary's cells by row, without the header."""
-    text = summarise(rows, PRETRAIN, {"hub": {"data": "imagenet"}}, published, "dataset-b", results / "scores")
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    assert lines[0] == ["row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval",
-                        "over scratch", "over longer scratch", "published"] and "dataset-b" in text
+    text = summarise(
+        study(rows, PRETRAIN, results, published=published, weights={"hub": HUB}, target="dataset-b")
+    )
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    assert (
+        lines[0]
+        == [
+            "row",
+            "parameters",
+            "pretrained on",
+            "protocol",
+            "accuracy",
+            "95% interval",
+            "over scratch",
+            "over longer scratch",
+            "published",
+        ]
+        and "dataset-b" in text
+    )
     assert all(len(line) == 9 for line in lines)
     return {line[0]: line for line in lines[2:]}
 
@@ -190,10 +272,21 @@ def test_summary_shows_every_row(results):
     table = table_of(results)
     assert list(table) == ["vit-a", "vit-scratch", "vit-a-probe", "famous"]  # and no "stray"
     half = 1.959964 * math.sqrt(10 - 100 / 40) / 40
-    assert table["vit-a"][1:] == ["1.23M", "dataset-a", "full", "75.00%", "59.81% to 85.81%",
-                                  f"+25.00% ± {half:.2%}", "—", "65.00%"]
+    assert table["vit-a"][1:] == [
+        "1.23M",
+        "dataset-a",
+        "full",
+        "75.00%",
+        "59.81% to 85.81%",
+        f"+25.00% ± {half:.2%}",
+        "—",
+        "65.00%",
+    ]
     assert table["vit-scratch"][1:] == ["1.23M", "—", "full", "50.00%", "35.20% to 64.80%", "—", "—", "—"]
-    rows = ROWS | {"vit-scratch": ROWS["vit-scratch"] | {"epochs": 7}, "hub": ROWS["vit-a"] | {"start": "hub"}}
+    rows = ROWS | {
+        "vit-scratch": ROWS["vit-scratch"] | {"epochs": 7},
+        "hub": ROWS["vit-a"] | {"start": "hub"},
+    }
     assert table_of(results, rows)["vit-a"][6:8] == ["—", f"+25.00% ± {half:.2%}"]
     assert table_of(results, rows)["hub"][2:5] == ["imagenet", "full", "not run"]
 
@@ -204,7 +297,9 @@ def test_a_row_without_a_file_is_not_run(results):
     assert table_of(results)["vit-a-probe"] == wanted
     (results / "scores/vit-a.json").unlink()
     assert table_of(results)["vit-a"][4] == "not run"
-    assert [line[0] for line in accuracy_table(ROWS, PUBLISHED, results / "scores")] == ["vit-scratch"]
+    assert [line[0] for line in accuracy_table(study(ROWS, PRETRAIN, results, published=PUBLISHED))] == [
+        "vit-scratch"
+    ]
 
 
 def test_published_stands_beside_the_same_protocol_only(results):
@@ -217,13 +312,13 @@ def test_published_stands_beside_the_same_protocol_only(results):
     assert table_of(results, published=same)["vit-a-probe"][8] == "72.36%"
     other = PUBLISHED | {"vit-a": {"accuracy": 0.65, "protocol": "linear_probe"}}
     assert table_of(results, published=other)["vit-a"][8] == "—"
-    assert accuracy_table(ROWS, PUBLISHED, results / "scores")[0][4] == 0.65
-    assert accuracy_table(ROWS, other, results / "scores")[0][4] == ""
+    assert accuracy_table(study(ROWS, PRETRAIN, results, published=PUBLISHED))[0][4] == 0.65
+    assert accuracy_table(study(ROWS, PRETRAIN, results, published=other))[0][4] == ""
 
 
 def test_accuracy_table(results):
     """The plotted table holds other figures than the rows', or a stray file's."""
-    table = accuracy_table(ROWS, {}, results / "scores")
+    table = accuracy_table(study(ROWS, PRETRAIN, results))
     assert [line[0] for line in table] == ["vit-a", "vit-scratch"]
     assert table[0][1:] == [0.75, *wilson(30, 40), ""]
 
@@ -231,42 +326,59 @@ def test_accuracy_table(results):
 @pytest.mark.parametrize("name", TUNING)
 def test_a_control_has_the_same_fine_tuning(name):
     """A row is compared with one that differs in more than its start."""
-    other = {"protocol": "linear_probe", "inputs": "features/vit-scratch", "recipe": "other", "augment": "strong", "sizes": [16, 32], "epochs": 5, "lr_scale": 2.0,
-             "fraction": 0.5, "seed": 1}[name]
+    other = {
+        "protocol": "linear_probe",
+        "inputs": "features/vit-scratch",
+        "recipe": "other",
+        "augment": "strong",
+        "sizes": [16, 32],
+        "epochs": 5,
+        "lr_scale": 2.0,
+        "fraction": 0.5,
+        "seed": 1,
+    }[name]
     rows = {"vit-a": ROWS["vit-a"], "vit-scratch": ROWS["vit-scratch"] | {name: other}}
-    assert control_of("vit-a", rows, PRETRAIN) is None
+    assert control_of("vit-a", study(rows, PRETRAIN, Path())) is None
     rows["again"] = ROWS["vit-scratch"]
-    assert control_of("vit-a", rows, PRETRAIN) == "again"
+    assert control_of("vit-a", study(rows, PRETRAIN, Path())) == "again"
 
 
 def test_the_longer_control_has_the_epochs_of_both():
     """The control with more epochs is any with more, or a probe's control has the features of another start."""
     rows = ROWS | {"long": ROWS["vit-scratch"] | {"epochs": 7}, "longer": ROWS["vit-scratch"] | {"epochs": 8}}
-    assert control_of("vit-a", rows, PRETRAIN) == "vit-scratch" and control_of("vit-a", rows, PRETRAIN, more_epochs=True) == "long"
-    assert control_of("vit-a", ROWS, PRETRAIN, more_epochs=True) is None
+    assert (
+        control_of("vit-a", study(rows, PRETRAIN, Path())) == "vit-scratch"
+        and control_of("vit-a", study(rows, PRETRAIN, Path()), more_epochs=True) == "long"
+    )
+    assert control_of("vit-a", study(ROWS, PRETRAIN, Path()), more_epochs=True) is None
     probe = TUNING | {"protocol": "linear_probe", "inputs": "features/vit-a"}
-    rows = {"a": {"start": "vit-a"} | probe, "b": {"start": "vit-scratch"} | probe,
-            "c": {"start": "vit-scratch"} | probe | {"inputs": "features/vit-scratch"}}
-    assert control_of("a", rows, PRETRAIN) == "c"
+    rows = {
+        "a": {"start": "vit-a"} | probe,
+        "b": {"start": "vit-scratch"} | probe,
+        "c": {"start": "vit-scratch"} | probe | {"inputs": "features/vit-scratch"},
+    }
+    assert control_of("a", study(rows, PRETRAIN, Path())) == "c"
 
 
 def test_a_control_has_the_same_model():
     """A row is compared with another model's scratch training, an untrained row with itself, or a row with no control."""
-    assert control_of("vit-a", ROWS, PRETRAIN) == "vit-scratch"
-    assert control_of("vit-scratch", ROWS, PRETRAIN) is None
-    assert control_of("vit-a-probe", ROWS, PRETRAIN) is None
+    assert control_of("vit-a", study(ROWS, PRETRAIN, Path())) == "vit-scratch"
+    assert control_of("vit-scratch", study(ROWS, PRETRAIN, Path())) is None
+    assert control_of("vit-a-probe", study(ROWS, PRETRAIN, Path())) is None
     rows = ROWS | {"big-a": {"start": "big-a"} | TUNING}
-    assert control_of("big-a", rows, PRETRAIN) is None
+    assert control_of("big-a", study(rows, PRETRAIN, Path())) is None
 
 
 def test_gain_needs_the_same_test_images(results):
     """Rows scored on different test images are compared all the same."""
-    found = gain("vit-a", "vit-scratch", results / "scores")
+    found = gain("vit-a", "vit-scratch", study(ROWS, PRETRAIN, results))
     first, second = np.arange(40) < 30, np.arange(40) < 20
     assert found == pytest.approx(paired_difference(first, second))
-    write_scores(results / "scores/vit-scratch.json", np.arange(40)[::-1] % 8, 20)  # as many of each class, in another order
+    write_scores(
+        results / "scores/vit-scratch.json", np.arange(40)[::-1] % 8, 20
+    )  # as many of each class, in another order
     with pytest.raises(UserError, match="vit-a and vit-scratch"):
-        gain("vit-a", "vit-scratch", results / "scores")
+        gain("vit-a", "vit-scratch", study(ROWS, PRETRAIN, results))
 
 
 def test_predictions_say_what_was_right_and_where():
@@ -279,19 +391,36 @@ def test_predictions_say_what_was_right_and_where():
 
 def test_metrics_file_is_json_with_a_line_for_each_thing(tmp_path):
     """The file can't be read, loses an umlaut or digits, or puts what `git diff` should show apart on one line."""
-    content = {"accuracy": 1 / 3, "f1": [0.5, 1.0], "predicted": {"Bär": [1, 2], "b": []}, "epochs": [{"epoch": 1, "lr": 1e-05}, {"epoch": 2}]}
+    content = {
+        "accuracy": 1 / 3,
+        "f1": [0.5, 1.0],
+        "predicted": {"Bär": [1, 2], "b": []},
+        "epochs": [{"epoch": 1, "lr": 1e-05}, {"epoch": 2}],
+    }
     write_metrics(tmp_path / "m.json", content)
     text = (tmp_path / "m.json").read_text(encoding="utf-8")
-    assert json.loads(text) == content and len(text.splitlines()) == 2 + 2 + 4 + 4 and '"Bär": [1, 2],' in text
+    assert (
+        json.loads(text) == content and len(text.splitlines()) == 2 + 2 + 4 + 4 and '"Bär": [1, 2],' in text
+    )
 
 
 def test_leftovers_are_files_without_an_entry(results):
     """A row's file is taken for a leftover, or one whose entry is gone is not."""
-    for name in ("pretrain/vit-a", "pretrain/gone", "finetune/vit-a", "finetune/vit-scratch", "finetune/lost"):
+    for name in (
+        "pretrain/vit-a",
+        "pretrain/gone",
+        "finetune/vit-a",
+        "finetune/vit-scratch",
+        "finetune/lost",
+    ):
         write_json(results / f"history/{name}.json", {})
-    found = leftovers(ROWS, PRETRAIN, results / "scores", results / "history")
+    found = leftovers(study(ROWS, PRETRAIN, results))
     assert [path.relative_to(results).as_posix() for path in found] == [
-        "scores/famous.json", "scores/stray.json", "history/pretrain/gone.json", "history/finetune/lost.json"]
+        "scores/famous.json",
+        "scores/stray.json",
+        "history/pretrain/gone.json",
+        "history/finetune/lost.json",
+    ]
 
 
 def test_curves(tmp_path):
@@ -299,8 +428,8 @@ def test_curves(tmp_path):
     header = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
     for stage, name, epochs in (("pretrain", "vit-a", 2), ("finetune", "vit-a", 1), ("finetune", "gone", 3)):
         lines = [dict(zip(header, [epoch + 1, 1e-05, 2.5, 2.25, 0.125])) for epoch in range(epochs)]
-        write_metrics(tmp_path / stage / f"{name}.json", {"epochs": lines})
-    found = curves(ROWS, PRETRAIN, tmp_path)
+        write_metrics(tmp_path / "history" / stage / f"{name}.json", {"epochs": lines})
+    found = curves(study(ROWS, PRETRAIN, tmp_path))
     figures = [1e-05, 2.5, 2.25, 0.125]
     trained = [("pretrain", "vit-a", 1), ("pretrain", "vit-a", 2), ("finetune", "vit-a", 1)]
     assert found == [[*entry, *figures] for entry in trained]

@@ -11,16 +11,40 @@ from torchvision.transforms.functional import InterpolationMode
 from torchvision.transforms.functional import resize as resize_by_torchvision
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
-from vitscale.files import UserError, read_yaml
-from vitscale.models import (Block, Classifier, build, count_macs, count_parameters, load_model, resize, save_model, untrained,
-                             sincos_positions, to_input)
+from made import build, count_macs, save_model
+from vitscale.base.config import read_yaml
+from vitscale.base.errors import UserError
+from vitscale.models.preprocessing import Preprocessing, resize
+from vitscale.models.store import Classifier, ModelConfig, count_parameters, load_model
+from vitscale.models.vit import Block, sincos_positions
 
 ROOT = Path(__file__).parents[1]
-VIT = {"architecture": "vit", "image_size": 32, "patch_size": 8, "dim": 48, "depth": 3, "heads": 4, "mlp_dim": 80,
-       "pool": "class", "positions": "learned", "dropout": 0.1, "stochastic_depth": 0.2,
-       "classes": list("abcdefg"), "interpolation": "bilinear", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25]}
-RESNET = {"architecture": "resnet18", "image_size": 32, "stem": "imagenet",
-          "classes": list("0123456789"), "interpolation": "bilinear", "mean": None, "std": None}
+VIT = {
+    "architecture": "vit",
+    "image_size": 32,
+    "patch_size": 8,
+    "dim": 48,
+    "depth": 3,
+    "heads": 4,
+    "mlp_dim": 80,
+    "pool": "class",
+    "positions": "learned",
+    "dropout": 0.1,
+    "stochastic_depth": 0.2,
+    "classes": list("abcdefg"),
+    "interpolation": "bilinear",
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.3, 0.25],
+}
+RESNET = {
+    "architecture": "resnet18",
+    "image_size": 32,
+    "stem": "imagenet",
+    "classes": list("0123456789"),
+    "interpolation": "bilinear",
+    "mean": None,
+    "std": None,
+}
 
 
 def randomised(config: dict, seed: int = 0) -> Classifier:
@@ -31,8 +55,13 @@ def randomised(config: dict, seed: int = 0) -> Classifier:
         for name, value in model.state_dict().items():
             if value.is_floating_point():
                 noise = torch.randn(value.shape, generator=draws)
-                value.copy_(1 + noise.abs() if name.endswith("running_var") else
-                            noise / value[0].numel() ** 0.5 if value.ndim > 1 else 0.5 + 0.3 * noise)
+                value.copy_(
+                    1 + noise.abs()
+                    if name.endswith("running_var")
+                    else noise / value[0].numel() ** 0.5
+                    if value.ndim > 1
+                    else 0.5 + 0.3 * noise
+                )
     return model
 
 
@@ -41,33 +70,50 @@ def images(count: int = 4, size: int = 32) -> Tensor:
 
 
 def hugging_face_config(config: dict) -> ViTConfig:
-    return ViTConfig(hidden_size=config["dim"], num_hidden_layers=config["depth"], num_attention_heads=config["heads"],
-                     intermediate_size=config["mlp_dim"], hidden_act="gelu", hidden_dropout_prob=config["dropout"],
-                     layer_norm_eps=1e-6, image_size=config["image_size"], patch_size=config["patch_size"],
-                     qkv_bias=True, num_labels=len(config["classes"]), attn_implementation="eager")
+    return ViTConfig(
+        hidden_size=config["dim"],
+        num_hidden_layers=config["depth"],
+        num_attention_heads=config["heads"],
+        intermediate_size=config["mlp_dim"],
+        hidden_act="gelu",
+        hidden_dropout_prob=config["dropout"],
+        layer_norm_eps=1e-6,
+        image_size=config["image_size"],
+        patch_size=config["patch_size"],
+        qkv_bias=True,
+        num_labels=len(config["classes"]),
+        attn_implementation="eager",
+    )
 
 
 def hugging_face_state(config: dict, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return our backbone's weights under the names, and in the shapes, of transformers' ViTModel."""
     p = config["patch_size"]
-    theirs = {"embeddings.position_embeddings": state["backbone.positions"],
-              "embeddings.patch_embeddings.projection.weight":
-                  state["backbone.patch_embedding.weight"].view(-1, p, p, 3).permute(0, 3, 1, 2),
-              "embeddings.patch_embeddings.projection.bias": state["backbone.patch_embedding.bias"],
-              "layernorm.weight": state["backbone.norm.weight"], "layernorm.bias": state["backbone.norm.bias"]}
+    theirs = {
+        "embeddings.position_embeddings": state["backbone.positions"],
+        "embeddings.patch_embeddings.projection.weight": state["backbone.patch_embedding.weight"]
+        .view(-1, p, p, 3)
+        .permute(0, 3, 1, 2),
+        "embeddings.patch_embeddings.projection.bias": state["backbone.patch_embedding.bias"],
+        "layernorm.weight": state["backbone.norm.weight"],
+        "layernorm.bias": state["backbone.norm.bias"],
+    }
     if "backbone.class_token" in state:
         theirs["embeddings.cls_token"] = state["backbone.class_token"]
     for i in range(config["depth"]):
         ours, layer = f"backbone.blocks.{i}", f"layers.{i}"
         for kind in ("weight", "bias"):
             q, k, v = state[f"{ours}.attention.qkv.{kind}"].chunk(3)
-            theirs |= {f"{layer}.attention.q_proj.{kind}": q, f"{layer}.attention.k_proj.{kind}": k,
-                       f"{layer}.attention.v_proj.{kind}": v,
-                       f"{layer}.attention.o_proj.{kind}": state[f"{ours}.attention.out.{kind}"],
-                       f"{layer}.layernorm_before.{kind}": state[f"{ours}.norm1.{kind}"],
-                       f"{layer}.layernorm_after.{kind}": state[f"{ours}.norm2.{kind}"],
-                       f"{layer}.mlp.fc1.{kind}": state[f"{ours}.mlp.0.{kind}"],
-                       f"{layer}.mlp.fc2.{kind}": state[f"{ours}.mlp.2.{kind}"]}
+            theirs |= {
+                f"{layer}.attention.q_proj.{kind}": q,
+                f"{layer}.attention.k_proj.{kind}": k,
+                f"{layer}.attention.v_proj.{kind}": v,
+                f"{layer}.attention.o_proj.{kind}": state[f"{ours}.attention.out.{kind}"],
+                f"{layer}.layernorm_before.{kind}": state[f"{ours}.norm1.{kind}"],
+                f"{layer}.layernorm_after.{kind}": state[f"{ours}.norm2.{kind}"],
+                f"{layer}.mlp.fc1.{kind}": state[f"{ours}.mlp.0.{kind}"],
+                f"{layer}.mlp.fc2.{kind}": state[f"{ours}.mlp.2.{kind}"],
+            }
     return theirs
 
 
@@ -79,8 +125,10 @@ def test_vit_equals_hugging_faces(patch_size, heads, dim):
     model = randomised(config).eval()
     state = model.state_dict()
     theirs = ViTForImageClassification(hugging_face_config(config)).eval()
-    theirs.load_state_dict({f"vit.{name}": value for name, value in hugging_face_state(config, state).items()}
-                           | {f"classifier.{kind}": state[f"head.{kind}"] for kind in ("weight", "bias")})
+    theirs.load_state_dict(
+        {f"vit.{name}": value for name, value in hugging_face_state(config, state).items()}
+        | {f"classifier.{kind}": state[f"head.{kind}"] for kind in ("weight", "bias")}
+    )
     wanted = theirs(images()).logits
     assert wanted.std() > 0.1
     assert torch.allclose(model(images()), wanted, rtol=0, atol=1e-5)
@@ -95,9 +143,18 @@ def test_mean_pooling_equals_hugging_faces_encoder():
     state = model.state_dict()
     theirs = ViTModel(hugging_face_config(config), add_pooling_layer=False).eval()
     weights = hugging_face_state(config, state)
-    token = torch.zeros(1, 1, config["dim"])  # transformers always has a class token: cut it off before the encoder
-    theirs.load_state_dict(weights | {"embeddings.cls_token": token, "embeddings.position_embeddings":
-                                      torch.cat([token, weights["embeddings.position_embeddings"]], 1)})
+    token = torch.zeros(
+        1, 1, config["dim"]
+    )  # transformers always has a class token: cut it off before the encoder
+    theirs.load_state_dict(
+        weights
+        | {
+            "embeddings.cls_token": token,
+            "embeddings.position_embeddings": torch.cat(
+                [token, weights["embeddings.position_embeddings"]], 1
+            ),
+        }
+    )
     embed = theirs.embeddings.forward
     theirs.embeddings.forward = lambda *args, **kwargs: embed(*args, **kwargs)[:, 1:]
     hidden = theirs(images()).last_hidden_state
@@ -108,7 +165,7 @@ def test_mean_pooling_equals_hugging_faces_encoder():
 @pytest.mark.parametrize("classes", [10, 100])
 def test_vit_of_params_yaml_is_small(classes):
     """The study's ViT has outgrown the 1.25M parameters that the project speaks of."""
-    config = untrained(read_yaml(ROOT / "params.yaml")["models"]["vit"])
+    config = ModelConfig.untrained(read_yaml(ROOT / "params.yaml")["models"]["vit"]).to_json()
     assert 1e5 < count_parameters(build(config | {"classes": ["a class"] * classes})) <= 1.25e6
 
 
@@ -134,7 +191,9 @@ def test_sincos_positions_in_the_model(pool):
     """Fixed positions are trained, stored, or misplaced by the class token."""
     model = build(VIT | {"positions": "sincos", "pool": pool})
     backbone = model.backbone
-    assert "backbone.positions" not in model.state_dict() and "positions" not in dict(backbone.named_parameters())
+    assert "backbone.positions" not in model.state_dict() and "positions" not in dict(
+        backbone.named_parameters()
+    )
     assert backbone.positions.shape == (1, 16 + (pool == "class"), 48)
     assert torch.equal(backbone.positions[0, -16:], sincos_positions(4, 48))
     if pool == "class":
@@ -143,8 +202,11 @@ def test_sincos_positions_in_the_model(pool):
     assert count_parameters(learned) - count_parameters(model) == backbone.positions.numel()
 
 
-@pytest.mark.parametrize("change", [{"dropout": 0.5, "stochastic_depth": 0.0}, {"dropout": 0.0, "stochastic_depth": 0.5}],
-                         ids=["dropout", "stochastic depth"])
+@pytest.mark.parametrize(
+    "change",
+    [{"dropout": 0.5, "stochastic_depth": 0.0}, {"dropout": 0.0, "stochastic_depth": 0.5}],
+    ids=["dropout", "stochastic depth"],
+)
 @torch.no_grad()
 def test_regularisation_acts_in_training_only(change):
     """Dropout or stochastic depth does nothing in training, or makes scores random."""
@@ -229,7 +291,9 @@ def test_build_depends_on_the_global_seed_alone():
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
 
-@pytest.mark.parametrize("shape", [{}, {"patch_size": 4, "dim": 32, "heads": 2, "depth": 1, "mlp_dim": 64, "pool": "mean"}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"patch_size": 4, "dim": 32, "heads": 2, "depth": 1, "mlp_dim": 64, "pool": "mean"}]
+)
 def test_macs_of_the_vit(shape):
     """The printed cost isn't the number of multiply-accumulates that the matrix products of a ViT take."""
     config = VIT | shape
@@ -242,7 +306,9 @@ def test_macs_of_the_vit(shape):
 
 def test_macs_of_resnet18():
     """ResNet-18 doesn't come out at the 1.81G multiply-accumulates that it is known for, at 224 px."""
-    assert count_macs(RESNET | {"image_size": 224, "classes": ["a class"] * 1000}) == pytest.approx(1.814e9, rel=0.001)
+    assert count_macs(RESNET | {"image_size": 224, "classes": ["a class"] * 1000}) == pytest.approx(
+        1.814e9, rel=0.001
+    )
     assert count_macs(RESNET | {"stem": "cifar"}) == pytest.approx(0.556e9, rel=0.005)
 
 
@@ -250,9 +316,15 @@ def test_to_input():
     """Channels are mixed up, values aren't standardised, or images don't come at the size that is asked for."""
     grey = torch.tensor([51.0, 102.0, 255.0]).expand(2, 5, 5, 3)
     for size in (5, 3, 8):
-        found = to_input(grey, {"mean": [0.1, 0.4, 0.5], "std": [0.5, 0.25, 0.1], "interpolation": "bilinear"}, size)
+        wanted = Preprocessing(
+            image_size=size, interpolation="bilinear", mean=[0.1, 0.4, 0.5], std=[0.5, 0.25, 0.1]
+        )
+        found = wanted.to_input(grey)
+        assert wanted.to_input(grey, 7).shape == (2, 3, 7, 7)
         assert found.shape == (2, 3, size, size)
-        assert torch.allclose(found, torch.tensor([0.2, 0.0, 5.0]).view(1, 3, 1, 1).expand_as(found), atol=1e-5)
+        assert torch.allclose(
+            found, torch.tensor([0.2, 0.0, 5.0]).view(1, 3, 1, 1).expand_as(found), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -287,8 +359,11 @@ def test_small_images_train_the_positions():
     assert (model.positions.grad != 0).all()
 
 
-@pytest.mark.parametrize("config", [VIT, VIT | {"positions": "sincos", "pool": "mean"}, RESNET, RESNET | {"classes": []}],
-                         ids=["vit", "vit sincos mean", "resnet18", "resnet18 without head"])
+@pytest.mark.parametrize(
+    "config",
+    [VIT, VIT | {"positions": "sincos", "pool": "mean"}, RESNET, RESNET | {"classes": []}],
+    ids=["vit", "vit sincos mean", "resnet18", "resnet18 without head"],
+)
 @torch.no_grad()
 def test_save_and_load(config, tmp_path):
     """A stored model comes back changed, or the same weights give other bytes."""
@@ -297,22 +372,26 @@ def test_save_and_load(config, tmp_path):
         save_model(tmp_path / name, config, model.state_dict())
     for file in ("model.safetensors", "config.json"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
-    loaded, found = load_model(tmp_path / "first")
-    assert found == config
+    loaded = load_model(tmp_path / "first")
+    assert list(loaded.config.to_json().items()) == list(config.items())
     before, after = model.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)
+    assert all(
+        torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before
+    )
     assert torch.equal(loaded.eval()(images()), model.eval()(images()))
 
 
-@pytest.mark.parametrize("config", [VIT, VIT | {"classes": []}, RESNET], ids=["vit", "vit without head", "resnet18"])
+@pytest.mark.parametrize(
+    "config", [VIT, VIT | {"classes": []}, RESNET], ids=["vit", "vit without head", "resnet18"]
+)
 def test_load_with_a_new_head(config, tmp_path):
     """A start's old head leaks into the fine-tuning, or its backbone doesn't arrive."""
     model = randomised(config)
     save_model(tmp_path, config, model.state_dict())
     for classes in (list("xyz"), config["classes"]):
-        loaded, found = load_model(tmp_path, classes)
-        assert found == config | {"classes": classes}
+        loaded = load_model(tmp_path, classes)
+        assert loaded.config.to_json() == config | {"classes": classes}
         for name, value in loaded.state_dict().items():
             if name.startswith("head."):
                 assert len(value) == len(classes) and not value.any()
@@ -330,7 +409,9 @@ def change(**values):
 
     def apply(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text()) | values
-        (folder / "config.json").write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+        (folder / "config.json").write_text(
+            json.dumps({name: value for name, value in config.items() if value is not None})
+        )
 
     return apply
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vitscale.files import UserError, read_yaml
-from vitscale.params import check
+from vitscale.base.config import read_yaml
+from vitscale.base.errors import UserError
+from vitscale.pipeline.consistency import check
 
 ROOT = Path(__file__).parents[1]
 MAIN, EXAMPLE = read_yaml(ROOT / "params.yaml"), read_yaml(ROOT / "examples/digits/params.yaml")
@@ -101,13 +102,32 @@ def test_our_own_parameters_are_good(content):
     assert faults(content) == []
 
 
-@pytest.mark.parametrize(("path", "value"), [
-    ("lr", 1), ("lr", 1e-05), ("seed", 2**63 - 1), ("precision", "bfloat16"), ("models.vit.pool", "class"),
-    ("models.vit.positions", "sincos"), ("models.vit.dropout", 0.5), ("models.vit.dropout", 0), ("recipes.vit.ema_decay", 0.999),
-    ("recipes.vit.compile", True), ("pretrain.vit-cifar100.fraction", 0.1), ("augment.light.erasing", 1.0),
-    ("prepare.cifar10.validation", 0.5), ("download.cifar10.sha256", {"train": None, "test": None}),
-    ("download.my_images", {"source": "imagefolder", "image_size": 64, "sha256": {"train": None, "test": None}}),
-    ("rows.vit-cifar100.start", "resnet18-cifar100"), ("published", {}), ("rows", {})])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("lr", 1),
+        ("lr", 1e-05),
+        ("seed", 2**63 - 1),
+        ("precision", "bfloat16"),
+        ("models.vit.pool", "class"),
+        ("models.vit.positions", "sincos"),
+        ("models.vit.dropout", 0.5),
+        ("models.vit.dropout", 0),
+        ("recipes.vit.ema_decay", 0.999),
+        ("recipes.vit.compile", True),
+        ("pretrain.vit-cifar100.fraction", 0.1),
+        ("augment.light.erasing", 1.0),
+        ("prepare.cifar10.validation", 0.5),
+        ("download.cifar10.sha256", {"train": None, "test": None}),
+        (
+            "download.my_images",
+            {"source": "imagefolder", "image_size": 64, "sha256": {"train": None, "test": None}},
+        ),
+        ("rows.vit-cifar100.start", "resnet18-cifar100"),
+        ("published", {}),
+        ("rows", {}),
+    ],
+)
 def test_other_good_values_are_let_through(path, value):
     """A value that makes sense is rejected."""
     assert faults(changed(path, value)) == []
@@ -219,7 +239,9 @@ BAD_VALUES = [  # key, value, what the line must say is allowed
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "allowed"), BAD_VALUES, ids=[f"{key}={value!r:.20}" for key, value, _ in BAD_VALUES])
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"), BAD_VALUES, ids=[f"{key}={value!r:.20}" for key, value, _ in BAD_VALUES]
+)
 def test_a_bad_value_is_one_line(key, value, allowed):
     """A value of the wrong type or out of range gets through, or the line doesn't name its key and what is allowed."""
     found = the_fault(changed(key, value))
@@ -227,19 +249,42 @@ def test_a_bad_value_is_one_line(key, value, allowed):
     assert re.search(allowed, found, re.IGNORECASE), found
 
 
-@pytest.mark.parametrize("key", [
-    "learning_rate", "models.vit.width", "models.resnet18.dropout", "recipes.vit.momentum", "recipes.resnet18.beta2",
-    "rows.vit-scratch.dropout", "rows.vit-scratch.data", "pretrain.vit-cifar100.protocol", "augment.light.rotate",
-    "download.cifar10.url", "download.cifar10.classes", "download.cifar10.image_size", "download.cifar10.sha256.validation",
-    "prepare.cifar10.seed", "published.vit-cifar100.url"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "learning_rate",
+        "models.vit.width",
+        "models.resnet18.dropout",
+        "recipes.vit.momentum",
+        "recipes.resnet18.beta2",
+        "rows.vit-scratch.dropout",
+        "rows.vit-scratch.data",
+        "pretrain.vit-cifar100.protocol",
+        "augment.light.rotate",
+        "download.cifar10.url",
+        "download.cifar10.classes",
+        "download.cifar10.image_size",
+        "download.cifar10.sha256.validation",
+        "prepare.cifar10.seed",
+        "published.vit-cifar100.url",
+    ],
+)
 def test_an_unknown_key_is_one_line(key):
     """A key that nothing reads (a typing error, mostly) is passed over."""
     assert the_fault(changed(key, 0.5)) == f"{key}: no such parameter"
 
 
 REFERENCES = [  # key, value, the section whose names are allowed
-    ("rows.vit-cifar100.start", "nope", ["vit-scratch", "resnet18-scratch", "vit-cifar100", "resnet18-cifar100"]),
-    ("rows.vit-cifar100.start", "vit", ["vit-scratch", "resnet18-scratch", "vit-cifar100", "resnet18-cifar100"]),
+    (
+        "rows.vit-cifar100.start",
+        "nope",
+        ["vit-scratch", "resnet18-scratch", "vit-cifar100", "resnet18-cifar100"],
+    ),
+    (
+        "rows.vit-cifar100.start",
+        "vit",
+        ["vit-scratch", "resnet18-scratch", "vit-cifar100", "resnet18-cifar100"],
+    ),
     ("pretrain.vit-cifar100.model", "nope", ["vit", "resnet18"]),
     ("pretrain.vit-cifar100.data", "nope", ["cifar10", "cifar100"]),
     ("pretrain.vit-cifar100.recipe", "nope", ["vit", "resnet18"]),
@@ -250,7 +295,9 @@ REFERENCES = [  # key, value, the section whose names are allowed
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "choices"), REFERENCES, ids=[f"{key}={value}" for key, value, _ in REFERENCES])
+@pytest.mark.parametrize(
+    ("key", "value", "choices"), REFERENCES, ids=[f"{key}={value}" for key, value, _ in REFERENCES]
+)
 def test_a_name_that_isnt_there_is_one_line(key, value, choices):
     """An entry names another that doesn't exist, which only the stage would find out, or the line doesn't say what does."""
     found = the_fault(changed(key, value))
@@ -268,7 +315,9 @@ def test_downloaded_data_is_usable_only_where_it_is_prepared():
     content = changed("prepare.cifar100", DELETE)
     found = faults(content)
     assert len(found) == 2
-    assert all(re.search(r"pretrain\.\S+-cifar100\.data: there is no prepare\.cifar100", line) for line in found)
+    assert all(
+        re.search(r"pretrain\.\S+-cifar100\.data: there is no prepare\.cifar100", line) for line in found
+    )
     found = the_fault(changed("prepare.cifar10", DELETE))
     assert found.startswith("target: there is no prepare.cifar10")
 
@@ -279,71 +328,129 @@ def test_an_empty_section_is_said():
     assert faults(content) and all(line.endswith("no entry") for line in faults(content))
 
 
-@pytest.mark.parametrize(("values", "key", "words"), [
-    ({"patch_size": 5}, "patch_size", ["5", "32"]), ({"patch_size": 64}, "patch_size", ["64", "32"]),
-    ({"heads": 3}, "heads", ["3", "128"]), ({"dim": 130}, "heads", ["4", "130"]),
-    ({"dim": 6, "heads": 2, "positions": "sincos"}, "dim", ["6", "multiple of 4", "sincos"])])
+@pytest.mark.parametrize(
+    ("values", "key", "words"),
+    [
+        ({"patch_size": 5}, "patch_size", ["5", "32"]),
+        ({"patch_size": 64}, "patch_size", ["64", "32"]),
+        ({"heads": 3}, "heads", ["3", "128"]),
+        ({"dim": 130}, "heads", ["4", "130"]),
+        ({"dim": 6, "heads": 2, "positions": "sincos"}, "dim", ["6", "multiple of 4", "sincos"]),
+    ],
+)
 def test_a_vit_whose_numbers_dont_fit_is_one_line(values, key, words):
     """A ViT that can't be built gets through, to fail in a stage with a traceback."""
     found = the_fault(changed("models.vit", BASE["models"]["vit"] | values))
     assert found.startswith(f"models.vit.{key}: ") and all(word in found for word in words), found
-    assert faults(changed("models.vit", BASE["models"]["vit"] | {"dim": 6, "heads": 2})) == []  # learned ones fit
+    assert (
+        faults(changed("models.vit", BASE["models"]["vit"] | {"dim": 6, "heads": 2})) == []
+    )  # learned ones fit
 
 
 def test_sizes_that_the_patches_dont_divide_are_one_line_each():
     """A ViT gets images that its patches don't cover, or a ResNet, which has none, is rejected."""
     for key in ("pretrain.vit-cifar100", "rows.vit-cifar100", "rows.vit-scratch"):
-        assert the_fault(changed(f"{key}.sizes", [16, 30, 32])) == f"{key}.sizes: the patch_size 4 of models.vit doesn't divide 30"
+        assert (
+            the_fault(changed(f"{key}.sizes", [16, 30, 32]))
+            == f"{key}.sizes: the patch_size 4 of models.vit doesn't divide 30"
+        )
         assert len(faults(changed(f"{key}.sizes", [15, 30]))) == 2
     assert faults(changed("rows.resnet18-scratch.sizes", [15, 30])) == []
     assert faults(changed("models.vit.image_size", 64)) == []  # images are resized to it
 
 
-FROM_HUB = {"source": "huggingface", "name": "facebook/deit-tiny-patch16-224", "revision": "b" * 40, "sha256": None, "data": "imagenet1k",
-            "license": "Apache-2.0"}
-FROM_TORCHVISION = {"source": "torchvision", "name": "ResNet18_Weights.IMAGENET1K_V1", "sha256": "f37072fd", "data": "imagenet1k",
-                    "license": "BSD-3-Clause"}
-OFF = {"crop_padding": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
-PROBE = BASE["rows"]["resnet18-cifar100-probe"] | {"inputs": "features/resnet18-cifar100", "augment": "none", "sizes": []}
+FROM_HUB = {
+    "source": "huggingface",
+    "name": "facebook/deit-tiny-patch16-224",
+    "revision": "b" * 40,
+    "sha256": None,
+    "data": "imagenet1k",
+    "license": "Apache-2.0",
+}
+FROM_TORCHVISION = {
+    "source": "torchvision",
+    "name": "ResNet18_Weights.IMAGENET1K_V1",
+    "sha256": "f37072fd",
+    "data": "imagenet1k",
+    "license": "BSD-3-Clause",
+}
+OFF = {
+    "crop_padding": 0,
+    "flip": False,
+    "trivial_augment": False,
+    "erasing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
+PROBE = BASE["rows"]["resnet18-cifar100-probe"] | {
+    "inputs": "features/resnet18-cifar100",
+    "augment": "none",
+    "sizes": [],
+}
 
 
 def probing(**changes) -> dict:
     """Return the parameters with weights, features of two starts, and a probe on the features of one."""
-    return BASE | {"augment": BASE["augment"] | {"none": OFF}, "weights": {"deit": FROM_HUB, "torch": FROM_TORCHVISION},
-                   "features": {"resnet18-cifar100": {}, "deit": {}}, "rows": BASE["rows"] | {"probe": PROBE | changes}}
+    return BASE | {
+        "augment": BASE["augment"] | {"none": OFF},
+        "weights": {"deit": FROM_HUB, "torch": FROM_TORCHVISION},
+        "features": {"resnet18-cifar100": {}, "deit": {}},
+        "rows": BASE["rows"] | {"probe": PROBE | changes},
+    }
 
 
 def test_weights_and_features_are_good():
     """A start from elsewhere, its features or a probe on some are rejected."""
-    for changes in ({}, {"start": "deit", "inputs": "features/deit"}, {"start": "torch", "inputs": "prepared", "sizes": [160]}):
+    for changes in (
+        {},
+        {"start": "deit", "inputs": "features/deit"},
+        {"start": "torch", "inputs": "prepared", "sizes": [160]},
+    ):
         assert faults(probing(**changes)) == []
 
 
-@pytest.mark.parametrize(("changes", "key", "words"), [
-    ({"inputs": "features/deit"}, "inputs", "features/resnet18-cifar100"),
-    ({"protocol": "full"}, "inputs", "prepared"),
-    ({"start": "torch", "inputs": "features/torch"}, "inputs", "features has no entry torch"),
-    ({"augment": "light"}, "augment", "everything off"),
-    ({"sizes": [32]}, "sizes", "give []"),
-    ({"inputs": "prepared"}, "sizes", "at least one")])
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"inputs": "features/deit"}, "inputs", "features/resnet18-cifar100"),
+        ({"protocol": "full"}, "inputs", "prepared"),
+        ({"start": "torch", "inputs": "features/torch"}, "inputs", "features has no entry torch"),
+        ({"augment": "light"}, "augment", "everything off"),
+        ({"sizes": [32]}, "sizes", "give []"),
+        ({"inputs": "prepared"}, "sizes", "at least one"),
+    ],
+)
 def test_a_probe_that_doesnt_fit_its_features_is_one_line(changes, key, words):
     """A probe takes another start's features, or augmentation or sizes that features don't have are passed over."""
     found = the_fault(probing(**changes))
     assert found.startswith(f"rows.probe.{key}: ") and words in found
 
 
-@pytest.mark.parametrize(("key", "value", "words"), [
-    ("weights.deit.revision", "main", r"\[0-9a-f\]\{40\}"), ("weights.deit.name", "../deit", "pattern"), ("weights.deit.name", "a/b/c", "pattern"),
-    ("weights.torch.sha256", "f370", r"\{8,64\}"), ("weights.torch.sha256", None, "string"), ("weights.torch.name", "VGG11_Weights.DEFAULT", "ResNet18"),
-    ("weights.deit.source", "zip", "huggingface, torchvision"), ("weights.deit.source", DELETE, "huggingface, torchvision"),
-    ("weights.vit-scratch", FROM_HUB, "another"), ("weights.vit-cifar100", FROM_HUB, "another"), ("features.nope", {}, "no start.nope")])
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("weights.deit.revision", "main", r"\[0-9a-f\]\{40\}"),
+        ("weights.deit.name", "../deit", "pattern"),
+        ("weights.deit.name", "a/b/c", "pattern"),
+        ("weights.torch.sha256", "f370", r"\{8,64\}"),
+        ("weights.torch.sha256", None, "string"),
+        ("weights.torch.name", "VGG11_Weights.DEFAULT", "ResNet18"),
+        ("weights.deit.source", "zip", "huggingface, torchvision"),
+        ("weights.deit.source", DELETE, "huggingface, torchvision"),
+        ("weights.vit-scratch", FROM_HUB, "another"),
+        ("weights.vit-cifar100", FROM_HUB, "another"),
+        ("features.nope", {}, "no start.nope"),
+    ],
+)
 def test_weights_that_dont_fit_are_one_line(key, value, words):
     """Weights without a pin, of an unknown kind or under a name that is taken get through."""
     found = the_fault(changed(key, value, probing()))
     assert found.startswith(f"{key}: ") and re.search(words, found), found
 
 
-@pytest.mark.parametrize("section", ["download", "prepare", "augment", "models", "recipes", "pretrain", "rows", "published"])
+@pytest.mark.parametrize(
+    "section", ["download", "prepare", "augment", "models", "recipes", "pretrain", "rows", "published"]
+)
 @pytest.mark.parametrize("name", ["a.b", "a b", "a/b", "", "a@b", "é"])
 def test_a_name_that_breaks_paths_is_one_line(section, name):
     """A name with a dot (which DVC takes for a path into params.yaml), a slash or a blank gets through."""
@@ -380,17 +487,28 @@ def test_digits_are_0_to_9(classes):
 def test_digit_10_is_named():
     """The line doesn't say which of the listed classes is wrong."""
     found = the_fault(changed("download.digits-5to9.classes", [5, 6, 10], EXAMPLE))
-    assert found.startswith("download.digits-5to9.classes.2: ") and "less than or equal to 9" in found and "10" in found
+    assert (
+        found.startswith("download.digits-5to9.classes.2: ")
+        and "less than or equal to 9" in found
+        and "10" in found
+    )
 
 
 def test_a_digit_twice_is_rejected():
     """A class listed twice gets two labels for the same images."""
-    assert the_fault(changed("download.digits-5to9.classes", [5, 6, 5], EXAMPLE)).startswith("download.digits-5to9.classes")
+    assert the_fault(changed("download.digits-5to9.classes", [5, 6, 5], EXAMPLE)).startswith(
+        "download.digits-5to9.classes"
+    )
 
 
-@pytest.mark.parametrize(("key", "value", "allowed"), [
-    ("download.cifar10.source", DELETE, ("cifar10", "cifar100", "digits", "imagefolder")),
-    ("models.vit.architecture", DELETE, ("vit", "resnet18")), ("recipes.vit.optimizer", DELETE, ("adamw", "muon", "sgd"))])
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("download.cifar10.source", DELETE, ("cifar10", "cifar100", "digits", "imagefolder")),
+        ("models.vit.architecture", DELETE, ("vit", "resnet18")),
+        ("recipes.vit.optimizer", DELETE, ("adamw", "muon", "sgd")),
+    ],
+)
 def test_a_missing_kind_says_which_there_are(key, value, allowed):
     """An entry without its kind is rejected without a word on the kinds there are."""
     found = the_fault(changed(key, value))
@@ -409,7 +527,9 @@ def leaves(content: dict, above: tuple = ()):
 @pytest.mark.parametrize("content", [MAIN, EXAMPLE, BASE], ids=["main", "example", "base"])
 def test_every_parameter_must_be_given(content):
     """A parameter is optional: leaving it out gets through, or ends in another line than the one that names it."""
-    paths = [path for path in leaves(content) if path[0] != "features" or len(path) == 1]  # its entries are empty
+    paths = [
+        path for path in leaves(content) if path[0] != "features" or len(path) == 1
+    ]  # its entries are empty
     assert len(paths) > 80
     for path in paths:
         found = the_fault(changed(path, DELETE, content))
@@ -454,18 +574,60 @@ def read(tmp_path):
     return read
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("1e-05", 1e-05), ("1e-4", 1e-4), ("1.0e-3", 1e-3), ("1E5", 1e5), ("1e5", 1e5), (".5", 0.5), ("1.", 1.0), ("0.1", 0.1),
-    ("-1.5", -1.5), ("-1e-3", -1e-3), ("+.5e+2", 50.0), (".inf", math.inf), ("-.inf", -math.inf), ("5.0e-4", 5e-4)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-05", 1e-05),
+        ("1e-4", 1e-4),
+        ("1.0e-3", 1e-3),
+        ("1E5", 1e5),
+        ("1e5", 1e5),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("0.1", 0.1),
+        ("-1.5", -1.5),
+        ("-1e-3", -1e-3),
+        ("+.5e+2", 50.0),
+        (".inf", math.inf),
+        ("-.inf", -math.inf),
+        ("5.0e-4", 5e-4),
+    ],
+)
 def test_floats(text, value, read):
     """A number as YAML 1.2 and DVC write it is read as a string, or as another number."""
     found = read(f"a: {text}")["a"]
     assert type(found) is float and found == value
 
 
-@pytest.mark.parametrize("text", [
-    "10", "-3", "0", "0x1F", "0o17", "017", "1_000", "true", "no", "~", "abc", "'1e-05'", '"1e-05"', "1e", "e5", "1.5.2",
-    "1-2", ".", "-", "cifar10", "[1, 2]", "{b: 1}", "4 px", "1:30"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10",
+        "-3",
+        "0",
+        "0x1F",
+        "0o17",
+        "017",
+        "1_000",
+        "true",
+        "no",
+        "~",
+        "abc",
+        "'1e-05'",
+        '"1e-05"',
+        "1e",
+        "e5",
+        "1.5.2",
+        "1-2",
+        ".",
+        "-",
+        "cifar10",
+        "[1, 2]",
+        "{b: 1}",
+        "4 px",
+        "1:30",
+    ],
+)
 def test_everything_else_is_read_as_by_pyyaml(text, read):
     """The loader changes what isn't a float: integers, booleans, quoted numbers or names."""
     try:
@@ -481,7 +643,9 @@ def test_everything_else_is_read_as_by_pyyaml(text, read):
 def test_types_of_our_own_numbers(read):
     """An integer becomes a float, a quoted number a number, or .nan something else."""
     found = read("a: 10\nb: '1e-05'\nc: 1e-05\nd: .nan\ne: 0x10")
-    assert (type(found["a"]), found["b"], found["c"], found["e"]) == (int, "1e-05", 1e-05, 16) and math.isnan(found["d"])
+    assert (type(found["a"]), found["b"], found["c"], found["e"]) == (int, "1e-05", 1e-05, 16) and math.isnan(
+        found["d"]
+    )
 
 
 def test_the_loader_stays_ours():
@@ -490,10 +654,21 @@ def test_the_loader_stays_ours():
 
 
 BROKEN = {
-    "unclosed bracket": "a: [1, 2", "tab": "a:\n\t- 1", "colon": "a: b: c", "indentation": "a: 1\n  b: 2",
-    "a python object": "a: !!python/object/apply:os.getcwd []", "a list": "- 1\n- 2", "a word": "hello", "empty": "",
-    "a control character": "a: \x00", "not UTF-8": b"a: \xff\xfe", "a date that there isn't": "a: 2024-13-45",
-    "an unknown alias": "a: *b", "two documents": "a: 1\n---\nb: 2", "a key that is a list": "? [1]\n: 2"}
+    "unclosed bracket": "a: [1, 2",
+    "tab": "a:\n\t- 1",
+    "colon": "a: b: c",
+    "indentation": "a: 1\n  b: 2",
+    "a python object": "a: !!python/object/apply:os.getcwd []",
+    "a list": "- 1\n- 2",
+    "a word": "hello",
+    "empty": "",
+    "a control character": "a: \x00",
+    "not UTF-8": b"a: \xff\xfe",
+    "a date that there isn't": "a: 2024-13-45",
+    "an unknown alias": "a: *b",
+    "two documents": "a: 1\n---\nb: 2",
+    "a key that is a list": "? [1]\n: 2",
+}
 
 
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
@@ -516,15 +691,23 @@ def test_a_missing_file_is_one_line(tmp_path):
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    """Run `python -m vitscale.params` in the checkout's root, with nothing but the checkout to find the module in."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run([sys.executable, "-m", "vitscale.params", *arguments], cwd=ROOT, env=environment, capture_output=True,
-                          text=True, timeout=60)
+    """Run `vitscale check` in the checkout's root, with the checkout's own code."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(
+        [sys.executable, "-m", "vitscale", "check", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
-@pytest.mark.parametrize(("arguments", "path"), [([], "params.yaml"), (["examples/digits"], "examples/digits/params.yaml")])
+@pytest.mark.parametrize(
+    ("arguments", "path"), [([], "params.yaml"), (["examples/digits"], "examples/digits/params.yaml")]
+)
 def test_the_command_says_good(arguments, path):
-    """`python -m vitscale.params` doesn't run in a fresh checkout, or rejects what is in it."""
+    """`vitscale check` doesn't run in a fresh checkout, or rejects what is in it."""
     done = command(*arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{path}: good\n", "")
 
@@ -535,6 +718,9 @@ def test_the_command_fails_with_the_faults(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     done = command(str(tmp_path))
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.splitlines() == faults(content) and len(faults(content)) == 2
+    assert (
+        done.stderr.splitlines() == [f"error: {fault}" for fault in faults(content)]
+        and len(faults(content)) == 2
+    )
     done = command(str(tmp_path / "nowhere"))
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "nowhere" in done.stderr

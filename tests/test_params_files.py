@@ -10,8 +10,8 @@ from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import modify_yaml
 
 from tiny import PIPELINES, ROOT
-from vitscale.files import read_yaml
-from vitscale.params import check
+from vitscale.base.config import read_yaml
+from vitscale.pipeline.consistency import check
 
 FILES = [*(f"{folder}/params.yaml" for folder in PIPELINES), "benchmarks/time_to_accuracy.yaml"]
 
@@ -24,9 +24,15 @@ def test_dvc_changes_one_line(file, tmp_path):
     for override in ("lr=1e-4", f"rows.{row}.epochs=77", "+rows.another={}"):
         shutil.copy(ROOT / file, path)
         apply_overrides(path, [override])  # what `-S` does
-        changes = [line for line in difflib.ndiff(text.splitlines(), path.read_text().splitlines()) if line[0] in "+-"]
+        changes = [
+            line
+            for line in difflib.ndiff(text.splitlines(), path.read_text().splitlines())
+            if line[0] in "+-"
+        ]
         assert [line[0] for line in changes] == (["+"] if "another" in override else ["-", "+"]), changes
-        assert changes[0].partition("#")[1:] == changes[-1].partition("#")[1:] or "another" in override, "its comment is gone"
+        assert changes[0].partition("#")[1:] == changes[-1].partition("#")[1:] or "another" in override, (
+            "its comment is gone"
+        )
     shutil.copy(ROOT / file, path)
     with modify_yaml(path):
         pass
@@ -56,4 +62,6 @@ def test_a_full_budget_has_its_controls():
         start, row = params["pretrain"][f"{model}-cifar100"], params["rows"][f"{model}-cifar100"]
         scratch = row | {"start": f"{model}-scratch"}
         assert params["rows"][f"{model}-scratch"] == scratch
-        assert params["rows"][f"{model}-scratch-long"] == scratch | {"epochs": start["epochs"] + row["epochs"]}
+        assert params["rows"][f"{model}-scratch-long"] == scratch | {
+            "epochs": start["epochs"] + row["epochs"]
+        }

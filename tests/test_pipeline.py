@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tiny import ROOT, outputs, run, tiny, undisturbed, write_params
-from vitscale.files import digest
+from vitscale.base.digests import digest
 
 ROW = "metrics/rows/vit-digits.json"
 
@@ -49,15 +49,33 @@ def test_same_bytes_in_two_fresh_folders(done, tmp_path):
 def test_metrics_show_their_figures_and_no_list(done):
     """A figure is missing, a training without any is shown, or predictions fill the table."""
     figures = json.loads((done / ROW).read_text())
-    assert list(figures) == ["accuracy", "ci95_low", "ci95_high", "loss", "ece", "parameters", "macs",
-                             "precision", "recall", "f1", "test_labels_sha256", "predicted"]
+    assert list(figures) == [
+        "accuracy",
+        "ci95_low",
+        "ci95_high",
+        "loss",
+        "ece",
+        "parameters",
+        "macs",
+        "precision",
+        "recall",
+        "f1",
+        "test_labels_sha256",
+        "predicted",
+    ]
     assert 0 <= figures["ci95_low"] <= figures["accuracy"] <= figures["ci95_high"] <= 1
     training = json.loads((done / "metrics/history/finetune/vit-digits.json").read_text())
-    assert list(training) == ["validation_accuracy", "best_epoch", "train_images", "epochs"] and training["train_images"] == 217
+    assert (
+        list(training) == ["validation_accuracy", "best_epoch", "train_images", "epochs"]
+        and training["train_images"] == 217
+    )
     shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=done).stdout)[""]["data"]
     names = {path: set(each["data"]) for path, each in shown.items()}
-    assert names[ROW] == set(list(figures)[:7]) and all(
-        values == set(list(training)[:3]) for path, values in names.items() if path != ROW) and len(names) == 3
+    assert (
+        names[ROW] == set(list(figures)[:7])
+        and all(values == set(list(training)[:3]) for path, values in names.items() if path != ROW)
+        and len(names) == 3
+    )
 
 
 def test_nothing_to_do_is_quick(copy):
@@ -72,7 +90,12 @@ def test_nothing_to_do_is_quick(copy):
 def test_a_policy_that_a_stage_does_not_use_leaves_it_alone(copy):
     """`augment.light` draws the preview anew, whose data are the same, so pretraining (with `strong`) doesn't run."""
     write_params(copy, augment__light__flip=True)
-    assert ran(run("dvc", "repro", cwd=copy)) == ["prepare@digits", "finetune@vit-digits", "evaluate@vit-digits", "compare"]
+    assert ran(run("dvc", "repro", cwd=copy)) == [
+        "prepare@digits",
+        "finetune@vit-digits",
+        "evaluate@vit-digits",
+        "compare",
+    ]
 
 
 @pytest.mark.parametrize("typed, lr", [("1e-4", 1e-4), ("1e-5", 1e-5)])
@@ -94,7 +117,12 @@ def test_noise_for_test_images_leaves_the_weights_alone(copy, checkpoints):
     images.unlink()
     np.save(images, noise)
     shutil.rmtree(copy / "models/finetuned")
-    for stage, key in (("prepare", "digits"), ("pretrain", "vit-digits"), ("finetune", "vit-digits"), ("evaluate", "vit-digits")):
+    for stage, key in (
+        ("prepare", "digits"),
+        ("pretrain", "vit-digits"),
+        ("finetune", "vit-digits"),
+        ("evaluate", "vit-digits"),
+    ):
         run(sys.executable, f"stages/{stage}.py", key, cwd=copy)
     after = outputs(copy)
     differing = {path for path in before if before[path] != after[path]}
@@ -115,7 +143,15 @@ def test_killed_stage_goes_on_to_the_same_bytes(three_epochs, tmp_path, point):
     shutil.copytree(three_epochs, folder, symlinks=True)
     shutil.rmtree(folder / "models/finetuned")
     (folder / "metrics/history/finetune/vit-digits.json").unlink()
-    killed = run(sys.executable, str(ROOT / "tests/killer.py"), point, "stages/finetune.py", "vit-digits", cwd=folder, check=False)
+    killed = run(
+        sys.executable,
+        str(ROOT / "tests/killer.py"),
+        point,
+        "stages/finetune.py",
+        "vit-digits",
+        cwd=folder,
+        check=False,
+    )
     assert killed.returncode == -signal.SIGKILL
     result = run("dvc", "repro", "-f", "-s", "finetune@vit-digits", cwd=folder)
     if point != "writing outputs":  # there the training was over
@@ -142,15 +178,25 @@ def test_killed_dvc(long, tmp_path, checkpoints, whole_group):
     """After `kill -9` of DVC the orphan trains on; a second `dvc repro` waits for it, or goes on where it was killed."""
     folder = tmp_path / "repo"
     shutil.copytree(long, folder, symlinks=True)
-    dvc = subprocess.Popen(["dvc", "repro", "-f", "-s", "finetune@vit-digits"], cwd=folder, start_new_session=True,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    dvc = subprocess.Popen(
+        ["dvc", "repro", "-f", "-s", "finetune@vit-digits"],
+        cwd=folder,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_for(lambda: list(checkpoints.glob("finetune@*.pt")))
     (os.killpg if whole_group else os.kill)(dvc.pid, signal.SIGKILL)
     dvc.wait()
     if not whole_group:
         os.killpg(dvc.pid, signal.SIGSTOP)  # the orphan, or it may be done before the second DVC has started
-    second = subprocess.Popen(["dvc", "repro", "-f", "-s", "finetune@vit-digits"], cwd=folder, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    second = subprocess.Popen(
+        ["dvc", "repro", "-f", "-s", "finetune@vit-digits"],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     wanted = "going on after epoch" if whole_group else "waiting for it to end"
     said = next((line for line in second.stdout if wanted in line), None)
     if not whole_group:
@@ -169,9 +215,19 @@ def test_temporary_workspace_and_queue_go_on_from_the_same_checkpoint(three_epoc
     for lr, experiment in ((0.002, ("--temp",)), (0.003, ("--queue",))):
         write_params(folder, lr=lr)
         run("dvc", "repro", "-q", "pretrain@vit-digits", cwd=folder)
-        run(sys.executable, str(ROOT / "tests/killer.py"), "mid-epoch", "stages/finetune.py", "vit-digits", cwd=folder, check=False)
+        run(
+            sys.executable,
+            str(ROOT / "tests/killer.py"),
+            "mid-epoch",
+            "stages/finetune.py",
+            "vit-digits",
+            cwd=folder,
+            check=False,
+        )
         run("git", "checkout", "-q", "--", ".", cwd=folder)
-        result = run("dvc", "exp", "run", *experiment, "-n", f"lr-{len(experiment[0])}", "-S", f"lr={lr}", cwd=folder)
+        result = run(
+            "dvc", "exp", "run", *experiment, "-n", f"lr-{len(experiment[0])}", "-S", f"lr={lr}", cwd=folder
+        )
         if experiment == ("--queue",):
             result = run("dvc", "exp", "run", "--run-all", cwd=folder)
         text = result.stdout + run("dvc", "queue", "logs", "lr-7", cwd=folder, check=False).stdout
@@ -183,10 +239,15 @@ def test_two_workers_sweep_a_queue(copy, monkeypatch):
     monkeypatch.setenv("VITSCALE_THREADS", "1")
     rates = [1e-4, 3e-3]
     run("dvc", "exp", "run", "--queue", "-S", f"lr={','.join(map(str, rates))}", cwd=copy)
-    code = copy / "src/vitscale/metrics.py"
+    code = copy / "src/vitscale/results/metrics.py"
     code.write_text(code.read_text().replace('"accuracy": correct / len(labels)', '"accuracy": 0.123'))
-    subprocess.run(["dvc", "queue", "start", "-j", "2"], cwd=copy, check=True,  # the workers would hold a pipe open
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        ["dvc", "queue", "start", "-j", "2"],
+        cwd=copy,
+        check=True,  # the workers would hold a pipe open
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline, most = time.monotonic() + 120, 0
     while re.search("Queued|Running", status := run("dvc", "queue", "status", cwd=copy).stdout):
         assert time.monotonic() < deadline, status
@@ -194,7 +255,10 @@ def test_two_workers_sweep_a_queue(copy, monkeypatch):
         time.sleep(1)
     assert status.count("Success") == 2 and most == 2, status
     experiments = json.loads(run("dvc", "exp", "show", "--json", cwd=copy).stdout)[1]["experiments"]
-    found = {each["revs"][0]["data"]["params"]["params.yaml"]["data"]["lr"]: each["revs"][0]["rev"] for each in experiments}
+    found = {
+        each["revs"][0]["data"]["params"]["params.yaml"]["data"]["lr"]: each["revs"][0]["rev"]
+        for each in experiments
+    }
     assert sorted(found) == rates
     figures = [json.loads(run("git", "show", f"{rev}:{ROW}", cwd=copy).stdout) for rev in found.values()]
     assert figures[0]["loss"] != figures[1]["loss"] and all(each["accuracy"] != 0.123 for each in figures)
@@ -204,14 +268,19 @@ def test_two_workers_sweep_a_queue(copy, monkeypatch):
 
 def test_second_process_on_the_same_training_waits(copy, tmp_path):
     """Two workspaces at the same training: the second says that it waits, then takes over the first one's result."""
-    from vitscale.files import locked
+    from vitscale.base.files import locked
 
     shutil.copytree(copy, tmp_path / "other", symlinks=True)
     first = run(sys.executable, "stages/finetune.py", "vit-digits", cwd=copy)
     lock = next((tmp_path / "checkpoints").glob("finetune@*.lock"))
     with locked(lock):
-        second = subprocess.Popen([sys.executable, "stages/finetune.py", "vit-digits"], cwd=tmp_path / "other",
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        second = subprocess.Popen(
+            [sys.executable, "stages/finetune.py", "vit-digits"],
+            cwd=tmp_path / "other",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert "waiting for it to end" in second.stderr.readline()
     out, _ = second.communicate(timeout=60)
     assert second.returncode == 0 and "epoch 1/1" in first.stdout and "epoch 1/1" not in out
@@ -221,7 +290,15 @@ def test_second_process_on_the_same_training_waits(copy, tmp_path):
 def test_damaged_checkpoint_is_started_over(three_epochs, tmp_path, checkpoints):
     folder = tmp_path / "repo"
     shutil.copytree(three_epochs, folder, symlinks=True)
-    run(sys.executable, str(ROOT / "tests/killer.py"), "mid-epoch", "stages/finetune.py", "vit-digits", cwd=folder, check=False)
+    run(
+        sys.executable,
+        str(ROOT / "tests/killer.py"),
+        "mid-epoch",
+        "stages/finetune.py",
+        "vit-digits",
+        cwd=folder,
+        check=False,
+    )
     [path] = checkpoints.glob("finetune@*.pt")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -240,8 +317,14 @@ def test_full_disk_while_training(done, tmp_path, limit):
     shutil.copytree(done, folder, symlinks=True)
     shutil.rmtree(folder / "models/finetuned")
     before = outputs(folder)
-    result = run(sys.executable, "stages/finetune.py", "vit-digits", cwd=folder, check=False,
-                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    result = run(
+        sys.executable,
+        "stages/finetune.py",
+        "vit-digits",
+        cwd=folder,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
     assert result.returncode == 1 and result.stderr.count("error:") == 1 and "Traceback" not in result.stderr
     assert "File too large" in result.stderr
     del before["metrics/history/finetune/vit-digits.json"]
@@ -262,10 +345,18 @@ def test_diverging_training_says_step_and_rate(copy):
 
 def test_parameters_are_checked_by_every_stage(copy):
     write_params(copy, rows__vit_digits__start="nowhere")
-    for stage, key in (("download", "digits"), ("prepare", "digits"), ("init", "vit"), ("evaluate", "vit-digits")):
+    for stage, key in (
+        ("download", "digits"),
+        ("prepare", "digits"),
+        ("init", "vit"),
+        ("evaluate", "vit-digits"),
+    ):
         result = run(sys.executable, f"stages/{stage}.py", key, cwd=copy, check=False)
         assert result.returncode == 1
-        assert result.stderr.splitlines()[0] == "error: params.yaml: rows.vit-digits.start: there is no nowhere; there are vit-scratch, vit-digits"
+        assert (
+            result.stderr.splitlines()[0]
+            == "error: params.yaml: rows.vit-digits.start: there is no nowhere; there are vit-scratch, vit-digits"
+        )
 
 
 def test_row_that_params_do_not_name_stays_out(copy):
@@ -274,7 +365,9 @@ def test_row_that_params_do_not_name_stays_out(copy):
     write_params(copy, published={"deit": {"accuracy": 0.87, "protocol": "linear_probe", "images": 1000}})
     run("dvc", "repro", "-q", cwd=copy)
     summary = (copy / "metrics/summary.md").read_text()
-    assert "stray" not in summary and "| deit | — | — | linear_probe | not run | — | — | — | 87.00% |" in summary
+    assert (
+        "stray" not in summary and "| deit | — | — | linear_probe | not run | — | — | — | 87.00% |" in summary
+    )
 
 
 @pytest.mark.cuda

@@ -1,6 +1,7 @@
 """The page of `dvc plots show`, from the example's committed metrics."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -9,7 +10,7 @@ import pytest
 import vl_convert
 
 from tiny import ROOT, checkout, run
-from vitscale.files import read_yaml
+from vitscale.base.config import read_yaml
 
 EXAMPLE = ROOT / "examples/digits"
 
@@ -45,14 +46,21 @@ def texts(plot) -> list[str]:
 def test_page_has_these_plots_in_this_order(plots):
     """A plot that got lost, or a second one of the same figures (a history beside the overlay), or matrices first."""
     rows = list(read_yaml(EXAMPLE / "params.yaml")["rows"])
-    assert list(plots) == ["metrics/accuracy.csv", "metrics/curves.csv", *(f"metrics/confusion/{row}.csv" for row in rows)]
+    assert list(plots) == [
+        "metrics/accuracy.csv",
+        "metrics/curves.csv",
+        *(f"metrics/confusion/{row}.csv" for row in rows),
+    ]
 
 
 def test_accuracy_shows_interval_and_published_figure(plots):
     """An interval or published figure that is drawn from a column which the data don't have."""
     plot = json.loads(json.dumps(plots["metrics/accuracy.csv"]))
     for line in plot["data"]["values"]:
-        assert float(line["ci95_low"]) < float(line["accuracy"]) < float(line["ci95_high"]) and line["published"] == ""
+        assert (
+            float(line["ci95_low"]) < float(line["accuracy"]) < float(line["ci95_high"])
+            and line["published"] == ""
+        )
     lengths = re.findall(r'aria-roledescription="rule mark"[^>]* x2="([0-9.]+)"', drawn(plot))
     assert len(lengths) == 5 and all(float(length) > 1 for length in lengths)
     dots = drawn(plot).count('aria-roledescription="point"')
@@ -60,10 +68,20 @@ def test_accuracy_shows_interval_and_published_figure(plots):
     assert dots == 5 and drawn(plot).count('aria-roledescription="point"') == 6
 
 
-@pytest.mark.parametrize("name, named", [
-    ("metrics/accuracy.csv", ["Test accuracy", "test accuracy", "row", "100%", "vit-scratch"]),
-    ("metrics/curves.csv", ["Training", "pretraining", "fine-tuning", "epoch", "validation accuracy", "100%", "vit-scratch"]),
-    ("metrics/confusion/vit-scratch.csv", ["Confusion matrix: vit-scratch", "predicted class", "actual class"])])
+@pytest.mark.parametrize(
+    "name, named",
+    [
+        ("metrics/accuracy.csv", ["Test accuracy", "test accuracy", "row", "100%", "vit-scratch"]),
+        (
+            "metrics/curves.csv",
+            ["Training", "pretraining", "fine-tuning", "epoch", "validation accuracy", "100%", "vit-scratch"],
+        ),
+        (
+            "metrics/confusion/vit-scratch.csv",
+            ["Confusion matrix: vit-scratch", "predicted class", "actual class"],
+        ),
+    ],
+)
 def test_titles_and_axes_are_named(plots, name, named):
     """A template whose anchor DVC doesn't fill, or that Vega-Lite can't draw: the page would have a hole there."""
     assert "<DVC_METRIC" not in json.dumps(plots[name])
@@ -72,14 +90,28 @@ def test_titles_and_axes_are_named(plots, name, named):
 
 def test_confusion_is_in_percent_of_the_actual_class(plots):
     """Shares of the wrong axis: a class's recall must stand on the diagonal."""
-    recalls = {f"{100 * recall:.0f}" for recall in json.loads((EXAMPLE / "metrics/rows/vit-scratch.json").read_text())["recall"]}
+    recalls = {
+        f"{100 * recall:.0f}"
+        for recall in json.loads((EXAMPLE / "metrics/rows/vit-scratch.json").read_text())["recall"]
+    }
     assert len(recalls) > 2 and recalls <= set(texts(plots["metrics/confusion/vit-scratch.csv"]))
 
 
 def test_page_without_a_network(folder):
     """An offline page that still asks a CDN for its scripts, or has none."""
-    run(sys.executable, "-m", "vitscale.offline_plots", cwd=folder / "src")
+    run(
+        sys.executable,
+        "-m",
+        "vitscale",
+        "plots",
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder / "src")},
+    )
     run("dvc", "plots", "show", "dvc.yaml::", cwd=folder)
     page = (folder / "dvc_plots/index.html").read_text()
-    assert not re.search(r"<(script|link)[^>]*(src|href)", page) and len(page) > 500_000 and page.count("vegaEmbed('#") == 7
-    assert "offline" not in run("git", "status", "--short", "-uall", cwd=folder).stdout.replace("offline_plots.py", "")
+    assert (
+        not re.search(r"<(script|link)[^>]*(src|href)", page)
+        and len(page) > 500_000
+        and page.count("vegaEmbed('#") == 7
+    )
+    assert "offline" not in run("git", "status", "--short", "-uall", cwd=folder).stdout

@@ -12,24 +12,46 @@ import torch
 import yaml
 from PIL import Image
 
-import vitscale.prepare
-from vitscale.arrays import Split, load_split
-from vitscale.files import UserError
-from vitscale.prepare import channel_statistics, leaked, preview, split_off
-from vitscale.sources import open_source
-from vitscale.stage import run
+from vitscale.base.errors import UserError
+from vitscale.data import prepare as module
+from vitscale.data.arrays import Split, load_split
+from vitscale.data.augment import Policy
+from vitscale.data.prepare import channel_statistics, leaked, preview, split_off
+from vitscale.data.sources import Download, open_source
+from vitscale.pipeline.stage import run
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-OFF = {"crop_padding": 0, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0}
-POLICIES = {"none": OFF, "strong": OFF | {"crop_padding": 4, "flip": True, "trivial_augment": True, "erasing": 0.5, "mixup": 0.2,
-                                          "cutmix": 1.0}}
+OFF = {
+    "crop_padding": 0,
+    "flip": False,
+    "trivial_augment": False,
+    "erasing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
+POLICIES = {
+    "none": Policy(**OFF),
+    "strong": Policy(
+        **OFF
+        | {
+            "crop_padding": 4,
+            "flip": True,
+            "trivial_augment": True,
+            "erasing": 0.5,
+            "mixup": 0.2,
+            "cutmix": 1.0,
+        }
+    ),
+}
 
 
 def make_split(counts: list[int], seed: int = 0, size: int = 32) -> Split:
     """Return a split of random images, class by class; every class has another brightness, every channel another range."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
-    images = rng.integers(0, 100, (len(labels), size, size, 3)) + 15 * labels[:, None, None, None] + [0, 40, 80]
+    images = (
+        rng.integers(0, 100, (len(labels), size, size, 3)) + 15 * labels[:, None, None, None] + [0, 40, 80]
+    )
     return Split(images.astype(np.uint8), labels, [f"class{i}" for i in range(len(counts))])
 
 
@@ -43,18 +65,26 @@ def put(folder: Path, split: Split) -> None:
 @pytest.fixture
 def pipeline(tmp_path):
     """Return a function that makes a pipeline's folder of a target's and an upstream set's raw splits."""
-    def make(name: str, target: Split, test: Split, upstream: Split | None = None, share: float = 0.25, **changes) -> Path:
+
+    def make(
+        name: str, target: Split, test: Split, upstream: Split | None = None, share: float = 0.25, **changes
+    ) -> Path:
         folder = tmp_path / name
         put(folder / "data/raw/target/train", target)
         put(folder / "data/raw/target/test", test)
         put(folder / "data/raw/upstream/train", upstream or target)
         params = yaml.safe_load((CHECKOUT / "examples/digits/params.yaml").read_text())
         entry = {"source": "imagefolder", "image_size": 32, "sha256": {"train": None, "test": None}}
-        params |= {"target": "target", "download": {"target": entry, "upstream": entry},
-                   "prepare": {"target": {"validation": share}, "upstream": {"validation": share}}}
+        params |= {
+            "target": "target",
+            "download": {"target": entry, "upstream": entry},
+            "prepare": {"target": {"validation": share}, "upstream": {"validation": share}},
+        }
         for training in params["pretrain"].values():
             training["data"] = "upstream"
-        params["rows"] = {name: row for name, row in params["rows"].items() if row["inputs"] == "prepared"}  # with any policy
+        params["rows"] = {
+            name: row for name, row in params["rows"].items() if row["inputs"] == "prepared"
+        }  # with any policy
         (folder / "params.yaml").write_text(yaml.safe_dump(params | changes))
         for name in ("dvc.yaml", "root.yaml"):
             shutil.copy(CHECKOUT / name, folder)
@@ -77,8 +107,12 @@ def prepare(monkeypatch):
         monkeypatch.setattr(sys, "argv", ["prepare.py", key])
         run(script.main, str(path))
         places = (folder / "data/prepared" / key, folder / "plots")
-        return {file.relative_to(folder).as_posix(): file.read_bytes() for place in places for file in sorted(place.rglob("*"))
-                if file.is_file()}
+        return {
+            file.relative_to(folder).as_posix(): file.read_bytes()
+            for place in places
+            for file in sorted(place.rglob("*"))
+            if file.is_file()
+        }
 
     return call
 
@@ -89,6 +123,7 @@ def statistics(files: dict[str, bytes], key: str = "target") -> dict:
 
 # ---- the split ----
 
+
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.5, 0.9])
 def test_split_is_stratified_and_whole(share):
     """Of each class that share, at least one image and never all; both parts together are the usable images."""
@@ -97,7 +132,9 @@ def test_split_is_stratified_and_whole(share):
     usable[[7, 8, 50, 51, 52]] = False
     parts = split_off(split, usable, share, seed=0)
     assert sorted(parts) == ["train", "validation"]
-    assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.flatnonzero(usable))  # disjoint, too
+    assert np.array_equal(
+        np.sort(np.concatenate(list(parts.values()))), np.flatnonzero(usable)
+    )  # disjoint, too
     for indices in parts.values():
         assert np.array_equal(indices, np.sort(indices))
     for label, count in enumerate([2, 3, 38, 98]):
@@ -110,8 +147,10 @@ def test_split_depends_on_the_seed_alone():
     """The same seed gives the same images, another seed others; pixels have no part in it."""
     split, other = make_split([50, 50], seed=0, size=2), make_split([50, 50], seed=1, size=2)
     usable = np.ones(100, dtype=bool)
-    draws = [split_off(each, usable, 0.2, seed)["validation"].tolist() for each, seed in
-             ((split, 0), (split, 0), (other, 0), (split, 1), (split, 2))]
+    draws = [
+        split_off(each, usable, 0.2, seed)["validation"].tolist()
+        for each, seed in ((split, 0), (split, 0), (other, 0), (split, 1), (split, 2))
+    ]
     assert draws[0] == draws[1] == draws[2]
     assert len({tuple(draw) for draw in draws}) == 3
     assert draws[0] != list(range(10)) + list(range(50, 60))  # nor is it the first ones
@@ -122,11 +161,14 @@ def test_class_left_with_too_few_images(left):
     """One image can't be trained on and validated on."""
     split = make_split([5, 5], size=2)
     usable = np.ones(10, dtype=bool)
-    usable[5 + left:] = False
+    usable[5 + left :] = False
     with pytest.raises(UserError) as caught:
         split_off(split, usable, 0.25, seed=0)
-    assert str(caught.value) == f"class class1 has {left} usable images; it needs two, one of them for validation"
-    usable[5 + left:7] = True
+    assert (
+        str(caught.value)
+        == f"class class1 has {left} usable images; it needs two, one of them for validation"
+    )
+    usable[5 + left : 7] = True
     assert [len(indices) for indices in split_off(split, usable, 0.25, seed=0).values()] == [5, 2]
 
 
@@ -146,10 +188,12 @@ def test_stage_writes_the_parts_of_the_split(pipeline, prepare):
     assert sorted(found) == ["dropped_images", "mean", "std", "train_images", "validation_images"]
     assert (found["train_images"], found["validation_images"], found["dropped_images"]) == (30, 10, 0)
     assert sorted(path.split("/")[-1] for path in files) == sorted(
-        2 * ["classes.json", "images.npy", "labels.npy"] + ["statistics.json", "target.png"])
+        2 * ["classes.json", "images.npy", "labels.npy"] + ["statistics.json", "target.png"]
+    )
 
 
 # ---- statistics ----
+
 
 def test_statistics_are_those_of_the_training_part():
     """Channel means and standard deviations as numpy has them, over more images than are handled at a time."""
@@ -184,10 +228,14 @@ def test_validation_images_have_no_part_in_the_statistics(pipeline, prepare):
 
     assert changed_by("validation", parts["validation"]) == {"data/prepared/target/validation/images.npy"}
     assert changed_by("train", parts["train"][:1]) == {
-        "data/prepared/target/train/images.npy", "data/prepared/target/statistics.json", "plots/preview/target.png"}
+        "data/prepared/target/train/images.npy",
+        "data/prepared/target/statistics.json",
+        "plots/preview/target.png",
+    }
 
 
 # ---- leaks ----
+
 
 def test_leaked_finds_equal_pixels_only():
     """An image that stands in the test split, whatever its class there; one bit of difference is another image."""
@@ -206,7 +254,12 @@ def test_images_of_the_targets_test_split_are_dropped(pipeline, prepare, capsys,
     """From the target's own training images and from an upstream set's; counted, and said."""
     train, test = make_split([10, 10, 10]), make_split([4, 4, 4], seed=9)
     images = train.images.copy()
-    images[1], images[12], images[13], images[29] = test.images[0], test.images[6], test.images[6], test.images[0]
+    images[1], images[12], images[13], images[29] = (
+        test.images[0],
+        test.images[6],
+        test.images[6],
+        test.images[0],
+    )
     dirty, clean = Split(images, train.labels, train.classes), make_split([10, 10, 10], seed=5)
     folder = pipeline("a", *((dirty, test, clean) if key == "target" else (clean, test, dirty)))
     files = prepare(folder, key)
@@ -228,7 +281,10 @@ def test_a_class_that_only_repeats_the_test_split(pipeline, prepare, capsys):
     folder = pipeline("a", Split(images, train.labels, train.classes), test)
     with pytest.raises(SystemExit) as caught:
         prepare(folder)
-    assert caught.value.code == "error: class class1 has 1 usable images; it needs two, one of them for validation"
+    assert (
+        caught.value.code
+        == "error: class class1 has 1 usable images; it needs two, one of them for validation"
+    )
     assert not (folder / "data/prepared").exists() and not (folder / "plots").exists()
     assert list((folder / ".vitscale/partial").glob("*")) == []
 
@@ -249,7 +305,7 @@ def test_test_images_have_no_other_part_in_what_prepare_leaves(pipeline, prepare
 def test_real_cifar_leaks_one_image():
     """Exactly one of CIFAR-100's training images is one of CIFAR-10's test images."""
     params = yaml.safe_load((CHECKOUT / "params.yaml").read_text())["download"]
-    cifar10, cifar100 = (open_source(name, params[name]) for name in ("cifar10", "cifar100"))
+    cifar10, cifar100 = (open_source(name, Download(**params[name])) for name in ("cifar10", "cifar100"))
     test = Split(np.concatenate([cifar10.images("test", label) for label in range(10)]), np.zeros(10_000), [])
     found = [int(leaked(cifar100.images("train", label), test).sum()) for label in range(100)]
     assert sum(found) == 1
@@ -257,6 +313,7 @@ def test_real_cifar_leaks_one_image():
 
 
 # ---- the same bytes ----
+
 
 def test_the_same_input_gives_the_same_bytes(pipeline, prepare):
     """Twice in one folder, in another folder; another seed gives another split, other policies another picture only."""
@@ -267,22 +324,32 @@ def test_the_same_input_gives_the_same_bytes(pipeline, prepare):
     assert prepare(pipeline("b", train, test)) == files
     names = yaml.safe_load((folder / "params.yaml").read_text())["augment"]
     for name, changes, expected in (
-            ("c", {"split_seed": 1}, {"data/prepared/target/train/images.npy", "data/prepared/target/validation/images.npy",
-                                      "data/prepared/target/statistics.json", "plots/preview/target.png"}),
-            ("d", {"augment": {name: POLICIES["strong"] for name in names}}, {"plots/preview/target.png"}),
-            ("e", {"seed": 1, "lr": 1.0}, set())):
+        (
+            "c",
+            {"split_seed": 1},
+            {
+                "data/prepared/target/train/images.npy",
+                "data/prepared/target/validation/images.npy",
+                "data/prepared/target/statistics.json",
+                "plots/preview/target.png",
+            },
+        ),
+        ("d", {"augment": dict.fromkeys(names, POLICIES["strong"])}, {"plots/preview/target.png"}),
+        ("e", {"seed": 1, "lr": 1.0}, set()),
+    ):
         other = prepare(pipeline(name, train, test, **changes))
         assert {path for path in files if files[path] != other[path]} == expected
 
 
 # ---- the preview ----
 
+
 def tiles(picture: Image.Image, size: int) -> np.ndarray:
     """Cut the picture: two screen pixels a pixel, two between tiles, 120 for the names; (rows, columns, size, size, 3)."""
     pixels, step = np.asarray(picture), 2 * size + 2
     rows, columns = pixels.shape[0] // step, (pixels.shape[1] - 120) // step
-    grid = pixels[:rows * step, 120:].reshape(rows, step, columns, step, 3).transpose(0, 2, 1, 3, 4)
-    return grid[:, :, :2 * size:2, :2 * size:2]
+    grid = pixels[: rows * step, 120:].reshape(rows, step, columns, step, 3).transpose(0, 2, 1, 3, 4)
+    return grid[:, :, : 2 * size : 2, : 2 * size : 2]
 
 
 def test_preview_shows_the_images_and_two_draws_a_policy():
@@ -296,7 +363,9 @@ def test_preview_shows_the_images_and_two_draws_a_policy():
     assert shown.shape == (5, 10, 16, 16, 3)
     known = {image.tobytes() for image in split.images[indices]}
     assert len({image.tobytes() for image in shown[0]} & known) == 10  # ten different training images
-    assert np.array_equal(shown[1], shown[0]) and np.array_equal(shown[2], shown[0])  # the policy that does nothing
+    assert np.array_equal(shown[1], shown[0]) and np.array_equal(
+        shown[2], shown[0]
+    )  # the policy that does nothing
     assert not np.array_equal(shown[3], shown[0]) and not np.array_equal(shown[3], shown[4])
     names = np.asarray(picture)[:, :120].reshape(5, 34, 120, 3)
     assert [bool((row < 128).any()) for row in names] == [True, True, False, True, False]
@@ -323,26 +392,36 @@ BAD_POLICIES = {
 @pytest.mark.parametrize("fault", BAD_POLICIES)
 def test_a_policy_with_impossible_results_is_refused(monkeypatch, fault):
     """The check before any training: finite values in 0..255, targets that sum to 1; the policy is named."""
-    split, real = make_split([10, 10]), vitscale.prepare.augment
+    split, real = make_split([10, 10]), module.augment
 
     def broken(images, labels, classes, policy, mean, generator):
         result = real(images, labels, classes, policy, mean, generator)
         return BAD_POLICIES[fault](*result) if policy is POLICIES["strong"] else result
 
     preview(split, np.arange(20), [0.5] * 3, POLICIES, seed=0)
-    monkeypatch.setattr(vitscale.prepare, "augment", broken)
-    preview(split, np.arange(20), [0.5] * 3, {"none": OFF}, seed=0)
-    with pytest.raises(UserError, match=r"^augment\.strong gives images outside 0\.\.255 or targets that don't sum to 1$"):
+    monkeypatch.setattr(module, "augment", broken)
+    preview(split, np.arange(20), [0.5] * 3, {"none": Policy(**OFF)}, seed=0)
+    with pytest.raises(
+        UserError, match=r"^augment\.strong gives images outside 0\.\.255 or targets that don't sum to 1$"
+    ):
         preview(split, np.arange(20), [0.5] * 3, POLICIES, seed=0)
 
 
 def test_a_refused_policy_leaves_nothing_behind(pipeline, prepare, monkeypatch):
     """The check comes after the data is written aside; none of that arrives."""
     folder = pipeline("a", make_split([10, 10]), make_split([2, 2], seed=9))
-    monkeypatch.setattr(vitscale.prepare, "augment", lambda images, labels, classes, *_: (
-        images * float("nan"), torch.ones(len(images), classes) / classes))
+    monkeypatch.setattr(
+        module,
+        "augment",
+        lambda images, labels, classes, *_: (
+            images * float("nan"),
+            torch.ones(len(images), classes) / classes,
+        ),
+    )
     with pytest.raises(SystemExit) as caught:
         prepare(folder)
-    assert caught.value.code == "error: augment.none gives images outside 0..255 or targets that don't sum to 1"
+    assert (
+        caught.value.code == "error: augment.none gives images outside 0..255 or targets that don't sum to 1"
+    )
     assert not (folder / "data/prepared").exists() and not (folder / "plots").exists()
     assert list((folder / ".vitscale/partial").glob("*")) == [] and not (folder / "timings.csv").exists()

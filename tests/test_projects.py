@@ -7,21 +7,46 @@ import pytest
 import yaml
 
 from tiny import PARAMS, PIPELINES, ROOT, run, write_params
-from vitscale.files import read_yaml
+from vitscale.base.config import read_yaml
 
 COMMANDS = [
-    "status", "pull", "checkout", "repro", "push", "exp run -n more -S rows.vit-digits.epochs=2", "exp show --no-pager", "exp list",
-    "metrics show", "metrics diff", "params diff", "plots show", "plots diff HEAD workspace", "dag", "dag --collapse-foreach-matrix",
-    "exp apply more", "exp push origin more", "data status", "gc -w -f", "status"]
-FOREIGN = {".": ["examples", "scaling"], "examples/digits": ["cifar", "../../data", "../../metrics", "scaling"]}
+    "status",
+    "pull",
+    "checkout",
+    "repro",
+    "push",
+    "exp run -n more -S rows.vit-digits.epochs=2",
+    "exp show --no-pager",
+    "exp list",
+    "metrics show",
+    "metrics diff",
+    "params diff",
+    "plots show",
+    "plots diff HEAD workspace",
+    "dag",
+    "dag --collapse-foreach-matrix",
+    "exp apply more",
+    "exp push origin more",
+    "data status",
+    "gc -w -f",
+    "status",
+]
+FOREIGN = {
+    ".": ["examples", "scaling"],
+    "examples/digits": ["cifar", "../../data", "../../metrics", "scaling"],
+}
 
 
 @pytest.fixture(params=["examples/digits", pytest.param(".", marks=pytest.mark.slow)])
 def fresh(request, tmp_path):
     """The pipeline's folder, from the root, in a clone of a repository with all pipelines, of which only that one has run."""
     origin, first, second, remote = (tmp_path / name for name in ("origin.git", "first", "second", "remote"))
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(lambda name: (ROOT / name).exists() and not name.startswith("tests/"), listed.splitlines()):
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for name in filter(
+        lambda name: (ROOT / name).exists() and not name.startswith("tests/"), listed.splitlines()
+    ):
         (first / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, first / name, follow_symlinks=False)
     folder = first / request.param
@@ -48,7 +73,9 @@ def test_plain_commands_speak_of_the_folder_they_are_typed_in(fresh):
         done = run("dvc", *typed.split(), cwd=clone / pipeline, check=False)
         text = done.stdout + done.stderr.replace(str(clone), "")
         assert done.returncode == 0, f"dvc {typed}: {text}"
-        assert not [name for name in FOREIGN[pipeline] if name in text.replace("examples/digits/dvc_plots", "")], f"dvc {typed}: {text}"
+        assert not [
+            name for name in FOREIGN[pipeline] if name in text.replace("examples/digits/dvc_plots", "")
+        ], f"dvc {typed}: {text}"
         if typed in ("repro", "pull", "checkout"):
             assert "Running stage" not in text
     assert run("dvc", "status", cwd=clone / pipeline).stdout.strip() == "Data and pipelines are up to date."
@@ -57,7 +84,9 @@ def test_plain_commands_speak_of_the_folder_they_are_typed_in(fresh):
 def test_pages_templates_are_everywhere():
     """A pipeline's plots are drawn with DVC's own templates, since its project has none."""
     for folder in PIPELINES[1:]:
-        assert (ROOT / folder / ".dvc/plots/curves.json").read_text() == (ROOT / ".dvc/plots/curves.json").read_text()
+        assert (ROOT / folder / ".dvc/plots/curves.json").read_text() == (
+            ROOT / ".dvc/plots/curves.json"
+        ).read_text()
         assert (ROOT / folder / ".dvc/config").read_text() == (ROOT / ".dvc/config").read_text()
 
 
@@ -78,7 +107,9 @@ def test_every_stage_can_enter_the_run_cache():
         assert all(isinstance(out, str) for out in body.get("outs", [])), name
         assert "always_changed" not in body and body["deps"], name
         for out in [*body.get("metrics", []), *body.get("plots", [])]:
-            assert isinstance(out, str) or not {"persist", "remote", "push"} & next(iter(out.values())).keys(), name
+            assert (
+                isinstance(out, str) or not {"persist", "remote", "push"} & next(iter(out.values())).keys()
+            ), name
 
 
 def test_tiny_parameters_are_of_the_kind_that_is_committed():

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from tiny import ROOT, run, write_params
 
-from vitscale.metrics import Z95
+from tiny import ROOT, run, write_params
+from vitscale.results.metrics import Z95
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -31,9 +31,19 @@ def repository(done, tmp_path_factory):
 
 
 def report(folder, *arguments: str, cwd=None, check=True):
-    """Return the page of `python -m vitscale.report` with the code of this checkout, its folder and the finished command."""
-    done = run(sys.executable, "-m", "vitscale.report", *arguments, "--out", str(folder / "page"), cwd=cwd or folder, check=check,
-               env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
+    """Return the page of `vitscale report` with the code of this checkout, its folder and the finished command."""
+    done = run(
+        sys.executable,
+        "-m",
+        "vitscale",
+        "report",
+        *arguments,
+        "--out",
+        str(folder / "page"),
+        cwd=cwd or folder,
+        check=check,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )
     page = folder / "page" / "report.md"
     return page.read_text() if page.exists() else None, done
 
@@ -44,7 +54,11 @@ def section(page: str, title: str) -> str:
 
 def lines_of(text: str) -> list[list[str]]:
     """Return the cells of a Markdown table's lines, without its head."""
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")][2:]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ][2:]
 
 
 def at(folder, branch: str, path: str) -> str:
@@ -67,18 +81,32 @@ def test_the_page_says_what_the_change_did(repository):
     old, new = accuracy(repository, "main"), accuracy(repository, "change")
     assert old != new, "the change must do something for this test to tell"
     each = hits(repository, "change").astype(float) - hits(repository, "main")
-    half = Z95 * each.std() / len(each)**0.5
+    half = Z95 * each.std() / len(each) ** 0.5
     assert lines_of(section(page, "Test accuracy on digits")) == [
-        ["vit-digits", f"{old:.2%}", f"{new:.2%}", f"{new - old:+.2%}", f"± {half:.2%}, paired",
-         "**yes**" if abs(new - old) > half else "no"]]
+        [
+            "vit-digits",
+            f"{old:.2%}",
+            f"{new:.2%}",
+            f"{new - old:+.2%}",
+            f"± {half:.2%}, paired",
+            "**yes**" if abs(new - old) > half else "no",
+        ]
+    ]
     assert lines_of(section(page, "Parameters")) == [["`rows.vit-digits.lr_scale`", "`1.0`", "`30.0`"]]
     assert [line[0] for line in lines_of(section(page, "Stages that reran"))] == [
-        "finetune@vit-digits", "evaluate@vit-digits", "compare"]
+        "finetune@vit-digits",
+        "evaluate@vit-digits",
+        "compare",
+    ]
     assert "`rows.vit-digits`" in lines_of(section(page, "Stages that reran"))[0][1]
     assert "(curves.png)" in section(page, "Training curves")
     picture = (repository / "page" / "curves.png").read_bytes()
     assert picture.startswith(PNG) and struct.unpack(">I", picture[16:20])[0] >= 800
-    counts = [re.findall(r"^\d+", cell)[0] for line in lines_of(section(page, "Confusion matrices")) for cell in line[1:]]
+    counts = [
+        re.findall(r"^\d+", cell)[0]
+        for line in lines_of(section(page, "Confusion matrices"))
+        for cell in line[1:]
+    ]
     wanted = csv.DictReader(at(repository, "change", "metrics/confusion/vit-digits.csv").splitlines())
     assert counts == [line["count"] for line in wanted]
 
@@ -129,13 +157,21 @@ def test_without_predictions_the_interval_is_the_wider_one(repository, tmp_path)
     """A revision without predictions fails, or the page doesn't say that the interval is of independent samples."""
     run("git", "clone", "-q", "-b", "change", str(repository), str(tmp_path / "clone"), cwd=tmp_path)
     path = tmp_path / "clone/metrics/rows/vit-digits.json"
-    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != "predicted"}))
+    path.write_text(
+        json.dumps(
+            {name: value for name, value in json.loads(path.read_text()).items() if name != "predicted"}
+        )
+    )
     run("git", "commit", "-qam", "without", cwd=tmp_path / "clone")
     page, _ = report(tmp_path / "clone", "origin/main", "HEAD")
     old, new = accuracy(repository, "main"), accuracy(repository, "change")
-    half = Z95 * sum(share * (1 - share) / len(hits(repository, "main")) for share in (old, new))**0.5
+    half = Z95 * sum(share * (1 - share) / len(hits(repository, "main")) for share in (old, new)) ** 0.5
     line = lines_of(section(page, "Test accuracy"))[0]
-    assert line[3:] == [f"{new - old:+.2%}", f"± {half:.2%}, unpaired", "**yes**" if abs(new - old) > half else "no"]
+    assert line[3:] == [
+        f"{new - old:+.2%}",
+        f"± {half:.2%}, unpaired",
+        "**yes**" if abs(new - old) > half else "no",
+    ]
     assert "one side has no predictions" in section(page, "Test accuracy")
 
 
@@ -157,23 +193,34 @@ def edited(repository, tmp_path):
 
 def test_other_test_images_are_not_compared(edited):
     """Accuracies on different test sets get an interval, as if they could be compared."""
+
     def one_more(text):
         return re.sub(r"(\d+)$", lambda count: str(int(count[1]) + 1), text.rstrip("\n")) + "\n"
 
-    page = edited({"metrics/confusion/vit-digits.csv": one_more,
-                   "metrics/rows/vit-digits.json": lambda text: text.replace('"accuracy": 0.', '"accuracy": 0.1')})
+    page = edited(
+        {
+            "metrics/confusion/vit-digits.csv": one_more,
+            "metrics/rows/vit-digits.json": lambda text: text.replace('"accuracy": 0.', '"accuracy": 0.1'),
+        }
+    )
     assert lines_of(section(page, "Test accuracy"))[0][4:] == ["other test images", "can't be told"]
     assert "other test images" in section(page, "Confusion matrices")
 
 
 def test_figures_of_other_parameters_are_warned_of(edited, repository):
     """A pull request whose parameters were never run says "unchanged" and nothing else."""
-    page = edited({"params.yaml": lambda text: text.replace("lr_scale: 30.0", "lr_scale: 3.0").replace("dropout: 0.1", "dropout: 0.2"),
-                   "src/vitscale/augment.py": lambda text: text + "# edited\n"})
+    page = edited(
+        {
+            "params.yaml": lambda text: text.replace("lr_scale: 30.0", "lr_scale: 3.0").replace(
+                "dropout: 0.1", "dropout: 0.2"
+            ),
+            "src/vitscale/data/augment.py": lambda text: text + "# edited\n",
+        }
+    )
     found = re.search(r"^> \[!WARNING\]\n((?:>.*\n)+)", page, re.MULTILINE)[1]
     assert "> - finetune@vit-digits: rows.vit-digits.lr_scale is 3.0, its run had 30.0\n" in found
     assert "> - init@vit: models.vit.dropout is 0.2, its run had 0.1\n" in found
-    assert "> - pretrain@vit-digits: ./src/vitscale/augment.py is not what its run had\n" in found
+    assert "> - pretrain@vit-digits: ./src/vitscale/data/augment.py is not what its run had\n" in found
     assert page.index("[!WARNING]") < page.index("## Test accuracy") and "evaluate" not in found
     assert "WARNING" not in report(repository, "main", "change")[0]
 
@@ -187,7 +234,10 @@ def test_a_refused_params_yaml_is_warned_of(edited):
 def test_rows_come_and_go(edited):
     """A row that only one side has is left out, or breaks the page."""
     page = edited({"metrics/accuracy.csv": lambda text: text.replace("vit-digits", "another")})
-    assert [(line[0], line[3]) for line in lines_of(section(page, "Test accuracy"))] == [("another", "new row"), ("vit-digits", "row gone")]
+    assert [(line[0], line[3]) for line in lines_of(section(page, "Test accuracy"))] == [
+        ("another", "new row"),
+        ("vit-digits", "row gone"),
+    ]
 
 
 def test_one_pipeline_at_a_time(repository, tmp_path):
@@ -210,12 +260,21 @@ def test_one_pipeline_at_a_time(repository, tmp_path):
     assert lines_of(section(page, "Parameters")) == [["`split_seed`", "`0`", "`9`"]]
     assert lines_of(section(page, "Test accuracy"))[0][3] == "unchanged"
     page, _ = report(clone, "HEAD~", "HEAD", "--pipeline", "inner")
-    assert "(inner)" in page.splitlines()[0] and lines_of(section(page, "Parameters")) == [[f"`{key}`", "`0`", "`7`"] for key in ("seed", "split_seed")]
+    assert "(inner)" in page.splitlines()[0] and lines_of(section(page, "Parameters")) == [
+        [f"`{key}`", "`0`", "`7`"] for key in ("seed", "split_seed")
+    ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["nowhere"], "nowhere is no commit"), (["main", "--evil"], "--evil"), (["main", "nowhere"], "nowhere is no commit"),
-    (["main", "--pipeline", "src"], "src/dvc.yaml"), (["main", "--pipeline", "/"], "is not in this repository")])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "nowhere is no commit"),
+        (["main", "--evil"], "--evil"),
+        (["main", "nowhere"], "nowhere is no commit"),
+        (["main", "--pipeline", "src"], "src/dvc.yaml"),
+        (["main", "--pipeline", "/"], "is not in this repository"),
+    ],
+)
 def test_what_isnt_there_is_one_line(repository, arguments, words):
     """A wrong name ends in a traceback, or in a page of nothing."""
     shutil.rmtree(repository / "page", ignore_errors=True)
@@ -234,9 +293,13 @@ esac
 """
 
 
-@pytest.mark.parametrize(("existing", "call"), [
-    ("", "api --silent repos/o/r/issues/7/comments --field body=@body.md"),
-    ("41\n42\n", "api --silent --method PATCH repos/o/r/issues/comments/41 --field body=@body.md")])
+@pytest.mark.parametrize(
+    ("existing", "call"),
+    [
+        ("", "api --silent repos/o/r/issues/7/comments --field body=@body.md"),
+        ("41\n42\n", "api --silent --method PATCH repos/o/r/issues/comments/41 --field body=@body.md"),
+    ],
+)
 def test_the_comment_is_updated_not_repeated(tmp_path, existing, call):
     """A second push to a pull request adds a second comment, or the first finds none to update and fails."""
     for name in ("study", "digits"):
@@ -246,8 +309,15 @@ def test_the_comment_is_updated_not_repeated(tmp_path, existing, call):
     (tmp_path / "gh").chmod(0o755)
     script = WORKFLOW["jobs"]["comment"]["steps"][-1]["run"]
     variables = {"GH_REPO": "o/r", "NUMBER": "7", "REPORT": "https://x/1", "EXISTING": existing}
-    run("bash", "-eo", "pipefail", "-c", script, cwd=tmp_path,
-        env=os.environ | variables | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
+    run(
+        "bash",
+        "-eo",
+        "pipefail",
+        "-c",
+        script,
+        cwd=tmp_path,
+        env=os.environ | variables | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+    )
     assert (tmp_path / "calls").read_text().splitlines() == [call]
     body = (tmp_path / "body.md").read_text()
     assert body.startswith("<!-- vitscale report -->\n# study") and "# digits" in body
@@ -258,6 +328,10 @@ def test_the_workflow_trusts_little():
     """An action is pinned by a tag, which its owner can move, or the job that runs a pull request's code may write."""
     assert WORKFLOW["permissions"] == {}
     for job in WORKFLOW["jobs"].values():
-        assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"]) for step in job["steps"] if "uses" in step)
+        assert all(
+            re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"])
+            for step in job["steps"]
+            if "uses" in step
+        )
     assert WORKFLOW["jobs"]["check"]["permissions"] == {"contents": "read"}
     assert not any("uses" in step for step in WORKFLOW["jobs"]["comment"]["steps"])

@@ -24,7 +24,7 @@ import pytest
 from botocore.config import Config
 
 from tiny import outputs, run
-from vitscale.files import read_yaml
+from vitscale.base.config import read_yaml
 
 MODEL = "models/finetuned/vit-digits"
 BUCKET = "tiny"
@@ -36,10 +36,14 @@ class Person:
 
     def __init__(self, home: Path):
         self.home, self.folder = home, home / "repo"
-        self.env = os.environ | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"),
-                                 "DVC_SITE_CACHE_DIR": str(home / "site"),
-                                 "VITSCALE_CHECKPOINTS": str(home / "checkpoints"),
-                                 "AWS_MAX_ATTEMPTS": "1"}  # a server that is gone: seconds, not a minute
+        self.env = os.environ | {
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home),
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "DVC_SITE_CACHE_DIR": str(home / "site"),
+            "VITSCALE_CHECKPOINTS": str(home / "checkpoints"),
+            "AWS_MAX_ATTEMPTS": "1",
+        }  # a server that is gone: seconds, not a minute
 
     def __call__(self, *command, check=True, cwd=None):
         return run(*command, cwd=cwd or self.folder, check=check, env=self.env)
@@ -87,9 +91,13 @@ class S3:
         endpoint = f"http://127.0.0.1:{port}"
         self.prefix = prefix + "/"
         self.settings = {"url": f"s3://{BUCKET}/{prefix}", "endpointurl": endpoint, **KEYS}
-        self.client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1",
-                                   config=Config(retries={"max_attempts": 1}),
-                                   **{f"aws_{name}": value for name, value in KEYS.items()})
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            config=Config(retries={"max_attempts": 1}),
+            **{f"aws_{name}": value for name, value in KEYS.items()},
+        )
 
     def names(self):
         listing = self.client.list_objects_v2(Bucket=BUCKET, Prefix=self.prefix).get("Contents", [])
@@ -115,7 +123,9 @@ def server(tmp_path_factory):
     """The port of moto's S3, a process of its own."""
     port = free_port()
     with (tmp_path_factory.mktemp("moto") / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log
+        )
         try:
             end = time.monotonic() + 60
             while socket.socket().connect_ex(("127.0.0.1", port)):
@@ -175,7 +185,10 @@ def test_two_people(remote, author, origin, tmp_path):
     assert "Running stage" not in b("dvc", "repro").stdout
     assert not list(b.home.glob("checkpoints/*"))
 
-    assert "Running stage 'finetune@vit-digits'" in b("dvc", "exp", "run", "-n", "faster", "-S", "lr=0.01").stdout
+    assert (
+        "Running stage 'finetune@vit-digits'"
+        in b("dvc", "exp", "run", "-n", "faster", "-S", "lr=0.01").stdout
+    )
     b("dvc", "exp", "push", "origin", "faster")
     a("dvc", "exp", "pull", "origin", "faster")
     a("dvc", "exp", "apply", "faster")
@@ -190,8 +203,11 @@ def test_two_people(remote, author, origin, tmp_path):
 def test_damaged_object(remote, author, origin, tmp_path, damage):
     """Catches a remote without `verify`: weights that are not those of the lock would be pulled without a word."""
     md5 = hashlib.md5((author.folder / MODEL / "model.safetensors").read_bytes()).hexdigest()
-    bad = {"altered": lambda good: good[:-9] + bytes([good[-9] ^ 1]) + good[-8:],
-           "truncated": lambda good: good[:len(good) // 2], "missing": lambda good: None}[damage]
+    bad = {
+        "altered": lambda good: good[:-9] + bytes([good[-9] ^ 1]) + good[-8:],
+        "truncated": lambda good: good[: len(good) // 2],
+        "missing": lambda good: None,
+    }[damage]
     b = clone(origin, tmp_path / "b", remote.settings)
     with replaced(remote, f"files/md5/{md5[:2]}/{md5[2:]}", bad):
         result = b("dvc", "pull", check=False)
@@ -205,12 +221,18 @@ def test_damaged_listing(remote, author, origin, tmp_path):
     """Catches another valid object under the model's name. DVC 3.67 doesn't verify a folder's listing: status tells."""
     lock = read_yaml(author.folder / "dvc.lock")["stages"]
     listing = next(out["md5"] for out in lock["finetune@vit-digits"]["outs"] if out["path"] == MODEL)
-    weights, others = (hashlib.md5((author.folder / folder / "model.safetensors").read_bytes()).hexdigest().encode()
-                       for folder in (MODEL, "models/start/vit-scratch"))
+    weights, others = (
+        hashlib.md5((author.folder / folder / "model.safetensors").read_bytes()).hexdigest().encode()
+        for folder in (MODEL, "models/start/vit-scratch")
+    )
     b = clone(origin, tmp_path / "b", remote.settings)
-    with replaced(remote, f"files/md5/{listing[:2]}/{listing[2:]}", lambda good: good.replace(weights, others)):
+    with replaced(
+        remote, f"files/md5/{listing[:2]}/{listing[2:]}", lambda good: good.replace(weights, others)
+    ):
         result = b("dvc", "pull", check=False)
-    assert result.returncode != 0 or re.search(rf"(not in cache|modified): +{MODEL}", b("dvc", "status").stdout)
+    assert result.returncode != 0 or re.search(
+        rf"(not in cache|modified): +{MODEL}", b("dvc", "status").stdout
+    )
 
 
 @contextlib.contextmanager
@@ -319,7 +341,7 @@ def test_wrong_credentials(author, origin, tmp_path, command):
 
 def test_tagged_model(remote, author, origin, tmp_path):
     """Catches a name in `artifacts:` that leads to no model, or to one that our library can't load."""
-    from vitscale.models import load_model
+    from vitscale.models.store import load_model
 
     b = clone(origin, tmp_path / "b", remote.settings)
     b("git", "tag", "-f", "-a", "vit-digits@v0.1.0", "-m", "The first")
@@ -355,8 +377,14 @@ def test_killed_pushes(kind, request, author, origin, tmp_path):
         tries += 1
         remote = fresh(tries)
         a.use(remote.settings)
-        push = subprocess.Popen(["dvc", "push"], cwd=a.folder, env=a.env, start_new_session=True,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        push = subprocess.Popen(
+            ["dvc", "push"],
+            cwd=a.folder,
+            env=a.env,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         enough = moments.randrange(len(whole))
         while push.poll() is None and len(remote.names()) < enough:
             pass
@@ -366,7 +394,9 @@ def test_killed_pushes(kind, request, author, origin, tmp_path):
         if push.wait() != -signal.SIGKILL:
             continue  # it had ended
         kills, some, pushes = kills + 1, len(remote.names()), 1
-        while "Everything is up to date" not in a("dvc", "push").stdout:  # one push more can leave objects out, DVC 3.67
+        while (
+            "Everything is up to date" not in a("dvc", "push").stdout
+        ):  # one push more can leave objects out, DVC 3.67
             pushes += 1
             assert pushes < 5
         assert remote.names() == whole
@@ -374,6 +404,8 @@ def test_killed_pushes(kind, request, author, origin, tmp_path):
         b = clone(origin, tmp_path / f"b{kills}", remote.settings)
         b("dvc", "pull")
         assert is_exact(b, author)
-    print(f"{kind}: {kills} kills, {midway} with some objects sent and some not, "
-          f"{more} after which a second push still sent some")
+    print(
+        f"{kind}: {kills} kills, {midway} with some objects sent and some not, "
+        f"{more} after which a second push still sent some"
+    )
     assert midway

@@ -18,24 +18,44 @@ import pytest
 import yaml
 from PIL import Image
 
-from vitscale.files import UserError
-from vitscale.sources import SPLITS, open_source, write_split
+from vitscale.base.errors import UserError
+from vitscale.data.sources import SPLITS, Download, open_source, write_split
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDER = {"source": "imagefolder", "image_size": 32, "sha256": {"train": None, "test": None}}
-OFFICIAL = {"cifar10": {"base": "cifar-10-batches-py", "train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"],
-                        "meta": "batches.meta", "names": "label_names", "labels": "labels"},
-            "cifar100": {"base": "cifar-100-python", "train": ["train"], "test": ["test"],
-                         "meta": "meta", "names": "fine_label_names", "labels": "fine_labels"}}
+OFFICIAL = {
+    "cifar10": {
+        "base": "cifar-10-batches-py",
+        "train": [f"data_batch_{i}" for i in range(1, 6)],
+        "test": ["test_batch"],
+        "meta": "batches.meta",
+        "names": "label_names",
+        "labels": "labels",
+    },
+    "cifar100": {
+        "base": "cifar-100-python",
+        "train": ["train"],
+        "test": ["test"],
+        "meta": "meta",
+        "names": "fine_label_names",
+        "labels": "fine_labels",
+    },
+}
 
 
 # ---- helpers ----
 
+
 def make_set(seed: int = 0, classes: tuple = ("bird", "cat", "dog"), count: int = 4, size: int = 32) -> dict:
     """Return {split: {class: uint8 (n, size, size, 3)}}; in each class the last image is a copy of the first."""
     rng = np.random.default_rng(seed)
-    data = {split: {name: rng.integers(0, 256, (count + i, size, size, 3), dtype=np.uint8) for i, name in enumerate(classes)}
-            for split in SPLITS}
+    data = {
+        split: {
+            name: rng.integers(0, 256, (count + i, size, size, 3), dtype=np.uint8)
+            for i, name in enumerate(classes)
+        }
+        for split in SPLITS
+    }
     for by_class in data.values():
         for images in by_class.values():
             images[-1] = images[0]
@@ -49,8 +69,12 @@ def encode(image: np.ndarray, kind: str = "PNG", **options) -> bytes:
 
 
 def members_of(data: dict, names=lambda i: f"{i:04d}.png", kind: str = "PNG") -> dict[str, bytes]:
-    return {f"{split}/{label}/{names(i)}": encode(image, kind) for split, by_class in data.items()
-            for label, images in by_class.items() for i, image in enumerate(images)}
+    return {
+        f"{split}/{label}/{names(i)}": encode(image, kind)
+        for split, by_class in data.items()
+        for label, images in by_class.items()
+        for i, image in enumerate(images)
+    }
 
 
 def write_folder(where: Path, members: dict[str, bytes]) -> None:
@@ -77,9 +101,13 @@ def documented(by_class: dict[str, np.ndarray], width: int = 1) -> str:
 
 def written(name: str, entry: dict, out: Path) -> tuple[dict[str, str], dict[str, bytes]]:
     """Open and write a source; return its fingerprints and the bytes of all files it gave."""
-    source = open_source(name, entry)
+    source = open_source(name, Download(**entry))
     found = {split: write_split(source, split, out / split) for split in SPLITS}
-    return found, {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    return found, {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -120,6 +148,7 @@ def attempts(monkeypatch, tmp_path):
 
 # ---- canonical form ----
 
+
 def test_every_form_gives_the_same_bytes(mirror, tmp_path):
     """Folder, zip, another member order, compression, file names, lossless format: byte-equal and as documented."""
     data = make_set()
@@ -132,17 +161,22 @@ def test_every_form_gives_the_same_bytes(mirror, tmp_path):
     write_zip(mirror / "entries.zip", with_folders, zipfile.ZIP_LZMA)
     write_folder(mirror / "renamed", members_of(data, lambda i: f"{'zyxwvutsr'[i]} é.PNG"))
     write_folder(mirror / "bmp", members_of(data, lambda i: f"{9 - i}.bmp", "BMP"))
-    litter = "README.txt train/.DS_Store train/cat/.DS_Store __MACOSX/train/cat/0.png test/.cache/0.png extra/cat/0.png".split()
+    litter = ["README.txt", "train/.DS_Store", "train/cat/.DS_Store", "__MACOSX/train/cat/0.png", "test/.cache/0.png", "extra/cat/0.png"]
     write_folder(mirror / "litter", members | dict.fromkeys(litter, b"x"))
     forms = ("folder", "zip", "shuffled", "entries", "renamed", "bmp", "litter")
     results = {form: written(form, FOLDER, tmp_path / "out" / form) for form in forms}
     found, files = results["folder"]
     assert found == {split: documented(data[split]) for split in SPLITS}
     assert {form for form, result in results.items() if result != (found, files)} == set()
-    assert set(files) == {f"{split}/{file}" for split in SPLITS for file in ("classes.json", "images.npy", "labels.npy")}
+    assert set(files) == {
+        f"{split}/{file}" for split in SPLITS for file in ("classes.json", "images.npy", "labels.npy")
+    }
     for split in SPLITS:
-        expected = [np.frombuffer(pixels, np.uint8).reshape(32, 32, 3) for name in ("bird", "cat", "dog")
-                    for pixels in sorted(image.tobytes() for image in data[split][name])]
+        expected = [
+            np.frombuffer(pixels, np.uint8).reshape(32, 32, 3)
+            for name in ("bird", "cat", "dog")
+            for pixels in sorted(image.tobytes() for image in data[split][name])
+        ]
         images, labels = (np.load(io.BytesIO(files[f"{split}/{part}.npy"])) for part in ("images", "labels"))
         assert images.dtype == np.uint8 and np.array_equal(images, expected)
         assert labels.dtype == np.int64 and labels.tolist() == 4 * [0] + 5 * [1] + 6 * [2]
@@ -153,11 +187,19 @@ def test_fingerprint_sees_pixels_and_labels(mirror, tmp_path):
     """One pixel's lowest bit, or one image in another class, gives another fingerprint of that split alone."""
     data = make_set()
     write_folder(mirror / "good", members_of(data))
-    one_bit = {split: {name: images.copy() for name, images in by_class.items()} for split, by_class in data.items()}
+    one_bit = {
+        split: {name: images.copy() for name, images in by_class.items()} for split, by_class in data.items()
+    }
     one_bit["test"]["dog"][3, 31, 31, 2] ^= 1
     write_folder(mirror / "one_bit", members_of(one_bit))
-    moved = {"train": data["train"], "test": data["test"] | {
-        "bird": data["test"]["bird"][1:], "cat": np.concatenate([data["test"]["cat"], data["test"]["bird"][:1]])}}
+    moved = {
+        "train": data["train"],
+        "test": data["test"]
+        | {
+            "bird": data["test"]["bird"][1:],
+            "cat": np.concatenate([data["test"]["cat"], data["test"]["bird"][:1]]),
+        },
+    }
     write_folder(mirror / "moved", members_of(moved))
     found = {name: written(name, FOLDER, tmp_path / "out" / name)[0] for name in ("good", "one_bit", "moved")}
     assert len({each["test"] for each in found.values()}) == 3
@@ -168,7 +210,9 @@ def test_fingerprint_sees_pixels_and_labels(mirror, tmp_path):
 def test_class_ids_beyond_one_byte(mirror, tmp_path, classes, width):
     """Up to 256 classes an id takes one byte, beyond that four."""
     data = make_set(classes=tuple(f"{i:03d}" for i in range(classes)), count=1, size=2)
-    data = {split: {name: images[:1] for name, images in by_class.items()} for split, by_class in data.items()}
+    data = {
+        split: {name: images[:1] for name, images in by_class.items()} for split, by_class in data.items()
+    }
     write_zip(mirror / "many.zip", members_of(data))
     found, files = written("many", FOLDER | {"image_size": 2}, tmp_path / "out")
     assert found == {split: documented(data[split], width) for split in SPLITS}
@@ -181,9 +225,15 @@ def test_imagefolder_takes_the_centre_square(mirror):
     wide = np.concatenate([np.zeros((32, 10, 3), np.uint8), centre, np.zeros((32, 10, 3), np.uint8)], axis=1)
     exif = Image.Exif()
     exif[0x0112] = 6  # shown after a quarter turn clockwise
-    write_folder(mirror / "odd", {f"{split}/{label}/0.png": content for split in SPLITS for label, content in (
-        ("turned", encode(centre, exif=exif)), ("wide", encode(wide)))})
-    source = open_source("odd", FOLDER)
+    write_folder(
+        mirror / "odd",
+        {
+            f"{split}/{label}/0.png": content
+            for split in SPLITS
+            for label, content in (("turned", encode(centre, exif=exif)), ("wide", encode(wide)))
+        },
+    )
+    source = open_source("odd", Download(**FOLDER))
     assert source.classes == ["turned", "wide"]
     assert np.array_equal(source.images("train", 0)[0], np.rot90(centre, -1))
     assert np.array_equal(source.images("train", 1)[0], centre)
@@ -192,10 +242,14 @@ def test_imagefolder_takes_the_centre_square(mirror):
 @pytest.mark.parametrize("form", ["folder", "zip"])
 def test_a_file_beside_the_class_folders_is_no_class(mirror, form):
     """An overview picture that lies in train/ and test/ is ignored or refused, but not made a class of one image."""
-    members = members_of(make_set()) | {f"{split}/overview.png": encode(np.zeros((32, 32, 3), np.uint8)) for split in SPLITS}
-    write_folder(mirror / "things", members) if form == "folder" else write_zip(mirror / "things.zip", members)
+    members = members_of(make_set()) | {
+        f"{split}/overview.png": encode(np.zeros((32, 32, 3), np.uint8)) for split in SPLITS
+    }
+    write_folder(mirror / "things", members) if form == "folder" else write_zip(
+        mirror / "things.zip", members
+    )
     try:
-        classes = open_source("things", FOLDER).classes
+        classes = open_source("things", Download(**FOLDER)).classes
     except UserError as error:
         assert "overview.png" in str(error)
     else:
@@ -219,6 +273,7 @@ def test_folders_inside_a_class_folder_count_alike_in_both_forms(mirror, tmp_pat
 
 # ---- digits ----
 
+
 def test_digits_are_scaled_repeated_and_split(monkeypatch, tmp_path):
     """Each 0..16 value becomes the nearest of 0..255, 4x4 times in RGB; every fourth image of a class is test."""
     from sklearn.datasets import load_digits
@@ -226,17 +281,21 @@ def test_digits_are_scaled_repeated_and_split(monkeypatch, tmp_path):
     monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path))  # never asked for digits
     (tmp_path / "digits" / "train" / "0").mkdir(parents=True)
     data, chosen = load_digits(), [7, 2]
-    source = open_source("digits", {"source": "digits", "classes": chosen, "sha256": {}})
+    source = open_source("digits", Download(**{"source": "digits", "classes": chosen, "sha256": {}}))
     assert source.classes == ["7", "2"] and source.image_size == 32
     for label, digit in enumerate(chosen):
         members = data.images[data.target == digit]
         images = {split: source.images(split, label) for split in SPLITS}
-        assert {split: len(each) for split, each in images.items()} == {split: source.counts[split][label] for split in SPLITS}
+        assert {split: len(each) for split, each in images.items()} == {
+            split: source.counts[split][label] for split in SPLITS
+        }
         test = members[3::4]
         train = np.delete(members, np.s_[3::4], axis=0)
         for split, originals in (("train", train), ("test", test)):
             assert images[split].dtype == np.uint8 and images[split].shape == (len(originals), 32, 32, 3)
-            assert np.array_equal(images[split], images[split][:, ::4, ::4, :1].repeat(4, 1).repeat(4, 2).repeat(3, 3))
+            assert np.array_equal(
+                images[split], images[split][:, ::4, ::4, :1].repeat(4, 1).repeat(4, 2).repeat(3, 3)
+            )
             scaled = originals * 255 / 16
             assert np.abs(images[split][:, ::4, ::4, 0] - scaled).max() <= 0.5
         assert images["train"].min() == 0 and images["train"].max() == 255
@@ -258,6 +317,7 @@ def test_the_digits_example_has_its_fingerprints(tmp_path):
 
 
 # ---- the official archives, in small ----
+
 
 class Executed:
     """Unpickling this makes a folder."""
@@ -332,7 +392,14 @@ def site(monkeypatch):
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
 
-    def serve(name: str, served: bytes, archive: bytes, files: dict[str, bytes], status=200, promised: int | None = None):
+    def serve(
+        name: str,
+        served: bytes,
+        archive: bytes,
+        files: dict[str, bytes],
+        status=200,
+        promised: int | None = None,
+    ):
         """Serve `served`; torchvision knows the MD5s of `archive` and of the `files`."""
         server.content, server.status = served, status
         server.promised = len(served) if promised is None else promised
@@ -342,7 +409,9 @@ def site(monkeypatch):
         monkeypatch.setattr(patched, "tgz_md5", md5(archive))
         for split in SPLITS:
             monkeypatch.setattr(patched, f"{split}_list", [[file, md5(files[file])] for file in form[split]])
-        monkeypatch.setattr(patched, "meta", {"filename": form["meta"], "key": form["names"], "md5": md5(files[form["meta"]])})
+        monkeypatch.setattr(
+            patched, "meta", {"filename": form["meta"], "key": form["names"], "md5": md5(files[form["meta"]])}
+        )
         return server.requests
 
     yield serve
@@ -370,14 +439,19 @@ def test_official_archive_equals_class_folders(name, site, tmp_path, monkeypatch
     assert from_archive[0] == {split: documented(data[split]) for split in SPLITS}
 
 
-@pytest.mark.parametrize("fault", ["one byte", "truncated", "cut off", "other archive", "other member", "404", "garbage"])
+@pytest.mark.parametrize(
+    "fault", ["one byte", "truncated", "cut off", "other archive", "other member", "404", "garbage"]
+)
 def test_altered_archive_is_refused_before_it_is_unpickled(fault, site, tmp_path, monkeypatch):
     """A pickle that does something when it is loaded is never loaded; the message is one line that says what to do."""
     monkeypatch.delenv("VITSCALE_MIRROR", raising=False)
     marker = tmp_path / "executed"
     files = official_files("cifar10", make_set())
     base = OFFICIAL["cifar10"]["base"]
-    evil = files | {name: pickle.dumps({"data": Executed(marker), "labels": []}) for name in ("data_batch_1", "test_batch")}
+    evil = files | {
+        name: pickle.dumps({"data": Executed(marker), "labels": []})
+        for name in ("data_batch_1", "test_batch")
+    }
     evil_archive = tar_gz(base, evil)
     pickle.loads(evil["data_batch_1"])
     assert marker.exists()  # so it would show
@@ -385,28 +459,36 @@ def test_altered_archive_is_refused_before_it_is_unpickled(fault, site, tmp_path
     status, promised, known = 200, None, evil
     if fault == "one byte":
         middle = len(evil_archive) // 2
-        served, archive = evil_archive[:middle] + bytes([evil_archive[middle] ^ 1]) + evil_archive[middle + 1:], evil_archive
+        served, archive = (
+            evil_archive[:middle] + bytes([evil_archive[middle] ^ 1]) + evil_archive[middle + 1 :],
+            evil_archive,
+        )
     elif fault == "truncated":
         served, archive = evil_archive[:-100], evil_archive
     elif fault == "cut off":  # the connection ends before what was promised
         served, archive, promised = evil_archive[:-100], evil_archive, len(evil_archive)
     elif fault == "other archive":
         served, archive, known = evil_archive, tar_gz(base, files), files
-    elif fault == "other member":  # were an archive's own MD5 forged, that of each file in it would still tell
+    elif (
+        fault == "other member"
+    ):  # were an archive's own MD5 forged, that of each file in it would still tell
         served, archive, known = evil_archive, evil_archive, files
     else:
         served, archive, status = evil_archive, evil_archive, 404 if fault == "404" else "garbage"
     site("cifar10", served, archive, known, status, promised)
     with pytest.raises(UserError) as caught:
-        open_source("cifar10", {"source": "cifar10", "sha256": {}})
+        open_source("cifar10", Download(**{"source": "cifar10", "sha256": {}}))
     assert not marker.exists()
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert message.startswith("cifar10 can't be fetched from its official site (")
-    assert message.endswith("); try again, or set VITSCALE_MIRROR to a folder that has cifar10/ or cifar10.zip")
+    assert message.endswith(
+        "); try again, or set VITSCALE_MIRROR to a folder that has cifar10/ or cifar10.zip"
+    )
 
 
 # ---- where a source is looked for ----
+
 
 def test_mirror_folder_before_zip_before_official_site(site, mirror, tmp_path, capsys):
     """Take them away one by one, and the next is used; of what is absent a line on standard error tells."""
@@ -418,7 +500,7 @@ def test_mirror_folder_before_zip_before_official_site(site, mirror, tmp_path, c
     requests = site("cifar10", archive, archive, files)
 
     def found() -> str:
-        source = open_source("cifar10", {"source": "cifar10", "sha256": {}})
+        source = open_source("cifar10", Download(**{"source": "cifar10", "sha256": {}}))
         return write_split(source, "test", tmp_path / "out")
 
     assert found() == documented(data["folder"]["test"])
@@ -437,7 +519,8 @@ def test_entries_of_one_source_are_looked_up_by_name(mirror, tmp_path):
     write_folder(mirror / "cifar10-again", members_of(data))
     write_folder(mirror / "cifar10", members_of(make_set(4)))
     assert written("cifar10-again", {"source": "cifar10"}, tmp_path / "out")[0] == {
-        split: documented(data[split]) for split in SPLITS}
+        split: documented(data[split]) for split in SPLITS
+    }
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -448,12 +531,13 @@ def test_no_network_and_no_mirror(name, setting, monkeypatch, attempts):
     if setting is not None:
         monkeypatch.setenv("VITSCALE_MIRROR", setting)
     with pytest.raises(UserError) as caught:
-        open_source(name, {"source": name, "sha256": {}})
+        open_source(name, Download(**{"source": name, "sha256": {}}))
     assert set(attempts) == {"www.cs.toronto.edu"}
     attempts.clear()
     assert str(caught.value) == (
         f"{name} can't be fetched from its official site (<urlopen error [Errno {socket.EAI_AGAIN}] Temporary failure in name "
-        f"resolution>); try again, or set VITSCALE_MIRROR to a folder that has {name}/ or {name}.zip")
+        f"resolution>); try again, or set VITSCALE_MIRROR to a folder that has {name}/ or {name}.zip"
+    )
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -461,7 +545,7 @@ def test_imagefolder_needs_a_mirror(mirrored, monkeypatch, tmp_path):
     """An imagefolder has no official site: one line says what to set."""
     monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path) if mirrored else "")
     with pytest.raises(UserError) as caught:
-        open_source("things", FOLDER)
+        open_source("things", Download(**FOLDER))
     assert str(caught.value) == "things: set VITSCALE_MIRROR to a folder that has things/ or things.zip"
 
 
@@ -470,4 +554,7 @@ def test_imagefolder_needs_a_mirror(mirrored, monkeypatch, tmp_path):
 def test_real_cifar_has_the_pinned_fingerprint(name, tmp_path):
     """The test split in VITSCALE_MIRROR is the one that params.yaml pins."""
     entry = yaml.safe_load((CHECKOUT / "params.yaml").read_text())["download"][name]
-    assert write_split(open_source(name, entry), "test", tmp_path / "test") == entry["sha256"]["test"]
+    assert (
+        write_split(open_source(name, Download(**entry)), "test", tmp_path / "test")
+        == entry["sha256"]["test"]
+    )

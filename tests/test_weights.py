@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,18 +15,32 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import get_model, get_weight
 from transformers import DeiTConfig, DeiTForImageClassification, ViTForImageClassification, pipeline
 
+from made import CPU
 from tiny import PARAMS, ROOT, hub_entry, run, tiny, write_params
-from vitscale.arrays import load_split
-from vitscale.export import to_theirs
-from vitscale.files import UserError, digest, read_yaml
-from vitscale.inference import fitted
-from vitscale.models import build, load_model, to_input
-from vitscale.predict import probabilities
-from vitscale.sources import open_source, write_split
-from vitscale.weights import TRANSFORMERS_VIT, fetch, vit_names
+from vitscale.base.config import read_yaml
+from vitscale.base.digests import digest
+from vitscale.base.entries import Weights
+from vitscale.base.errors import UserError
+from vitscale.commands.export import to_theirs
+from vitscale.data.arrays import load_split
+from vitscale.data.sources import open_source, write_split
+from vitscale.models.pretrained import TRANSFORMERS_VIT, vit_names
+from vitscale.models.pretrained import fetch as fetch_entry
+from vitscale.models.store import ModelConfig, build, load_model
+from vitscale.training.inference import predict
 
-DEIT_TINY = {"source": "huggingface", "name": "facebook/deit-tiny-patch16-224", "revision": "b3428f18dcc7b543470d07f14b4a4157815d1880",
-             "sha256": None, "data": "imagenet1k", "license": "Apache-2.0"}
+DEIT_TINY = {
+    "source": "huggingface",
+    "name": "facebook/deit-tiny-patch16-224",
+    "revision": "b3428f18dcc7b543470d07f14b4a4157815d1880",
+    "sha256": None,
+    "data": "imagenet1k",
+    "license": "Apache-2.0",
+}
+
+
+def fetch(key: str, entry: dict) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    return fetch_entry(key, Weights(**entry))
 
 
 @pytest.fixture
@@ -44,14 +57,22 @@ def served_by_torchvision(mirror: Path, name: str) -> tuple[dict, torch.nn.Modul
     with torch.no_grad():
         for key, value in model.state_dict().items():  # none hides behind a 0 or a 1
             if value.is_floating_point():
-                value.copy_(1 + torch.rand_like(value) if "running_var" in key else 0.05 * torch.randn_like(value))
+                value.copy_(
+                    1 + torch.rand_like(value) if "running_var" in key else 0.05 * torch.randn_like(value)
+                )
     state = dict(model.state_dict())
     if name.startswith("ViT"):  # torchvision's file is older than its code, which renames these as it loads
         for key in [key for key in state if ".mlp." in key]:
             state[key.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2")] = state.pop(key)
     path = mirror / get_weight(name).url.rsplit("/", 1)[-1]
     torch.save(state, path)
-    return {"source": "torchvision", "name": name, "sha256": digest(path)[:8], "data": "imagenet1k", "license": "BSD-3-Clause"}, model.eval()
+    return {
+        "source": "torchvision",
+        "name": name,
+        "sha256": digest(path)[:8],
+        "data": "imagenet1k",
+        "license": "BSD-3-Clause",
+    }, model.eval()
 
 
 @pytest.mark.parametrize("name", ["ResNet18_Weights.IMAGENET1K_V1", "ViT_B_16_Weights.IMAGENET1K_V1"])
@@ -64,9 +85,13 @@ def test_torchvision_weights_at_their_real_size(mirror, name):
     ours.load_state_dict(state)
     image = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8)
     wanted = theirs(get_weight(name).transforms(resize_size=224)(image))
-    found = ours.eval()(to_input(image.permute(0, 2, 3, 1).float(), config, 224))
+    found = ours.eval()(config.preprocessing.to_input(image.permute(0, 2, 3, 1).float()))
     assert torch.allclose(found, wanted, atol=1e-4 * wanted.abs().max().item())
-    assert config["image_size"] == 224 and config["classes"][:2] == ["tench", "goldfish"] and config["interpolation"] == "bilinear"
+    assert (
+        config.architecture.image_size == 224
+        and config.classes[:2] == ["tench", "goldfish"]
+        and config.interpolation == "bilinear"
+    )
 
 
 @torch.no_grad()
@@ -79,9 +104,15 @@ def test_hub_weights(mirror):
     theirs = ViTForImageClassification.from_pretrained(mirror / entry["name"]).eval()
     images = torch.randn(3, 3, 32, 32)
     assert torch.allclose(ours.eval()(images), theirs(images).logits, atol=1e-4)
-    assert {name: config[name] for name in ("interpolation", "mean", "std", "classes", "image_size")} == {
-        "interpolation": "bicubic", "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25], "classes": ["class 0", "class 1", "class 2"],
-        "image_size": 32}
+    assert {
+        name: config.to_json()[name] for name in ("interpolation", "mean", "std", "classes", "image_size")
+    } == {
+        "interpolation": "bicubic",
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.25],
+        "classes": ["class 0", "class 1", "class 2"],
+        "image_size": 32,
+    }
     back = to_theirs(state, vit_names(TRANSFORMERS_VIT, 2), 8)
     assert back.keys() == theirs.state_dict().keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in theirs.state_dict().items())
@@ -113,7 +144,10 @@ def test_no_pickle_runs_code(mirror, tmp_path, source):
     """A checkpoint with code in it has it run."""
     evil = {"a": Runs(tmp_path / "it ran")}
     if source == "torchvision":
-        entry, path = {"source": source, "name": "ResNet18_Weights.IMAGENET1K_V1"}, mirror / "resnet18-f37072fd.pth"
+        entry, path = (
+            {"source": source, "name": "ResNet18_Weights.IMAGENET1K_V1"},
+            mirror / "resnet18-f37072fd.pth",
+        )
     else:
         entry = hub_entry(mirror)
         (mirror / entry["name"] / "model.safetensors").unlink()
@@ -128,12 +162,23 @@ def test_no_code_of_a_repository_is_run(mirror, tmp_path):
     """A repository's own model class is loaded, asked for on the terminal or not."""
     entry = hub_entry(mirror)
     folder = mirror / entry["name"]
-    change_json(folder / "config.json", model_type="own", auto_map={
-        "AutoConfig": "own.Own", "AutoModelForImageClassification": "own.Own"})
+    change_json(
+        folder / "config.json",
+        model_type="own",
+        auto_map={"AutoConfig": "own.Own", "AutoModelForImageClassification": "own.Own"},
+    )
     (folder / "own.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'it ran')!r})\nclass Own: pass\n")
-    code = f"from vitscale.weights import fetch; fetch('start', {entry | {'sha256': None}!r})"
-    pin = subprocess.run([sys.executable, "-c", code], cwd=ROOT, input="y\n", capture_output=True, text=True).stderr.split()[-1]
-    result = subprocess.run([sys.executable, "-c", code.replace("'sha256': None", f"'sha256': {pin!r}")], cwd=ROOT, input="y\n", capture_output=True, text=True)
+    code = f"from vitscale.base.entries import Weights; from vitscale.models.pretrained import fetch; fetch('start', Weights(**{entry | {'sha256': None}!r}))"
+    pin = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "src", input="y\n", capture_output=True, text=True
+    ).stderr.split()[-1]
+    result = subprocess.run(
+        [sys.executable, "-c", code.replace("'sha256': None", f"'sha256': {pin!r}")],
+        cwd=ROOT / "src",
+        input="y\n",
+        capture_output=True,
+        text=True,
+    )
     assert "UserError: weights.start: someone/tiny-vit can't be loaded" in result.stderr, result.stderr
     assert not (tmp_path / "it ran").exists()
 
@@ -151,23 +196,32 @@ def change_json(path: Path, **values) -> None:
 DAMAGES = {
     "a tensor too few": lambda folder: change_state(folder, lambda state: state.pop("classifier.bias")),
     "a tensor too many": lambda folder: change_state(folder, lambda state: state.update(extra=torch.ones(2))),
-    "a tensor of another shape": lambda folder: change_state(folder, lambda state: state.update({"classifier.bias": torch.ones(5)})),
+    "a tensor of another shape": lambda folder: change_state(
+        folder, lambda state: state.update({"classifier.bias": torch.ones(5)})
+    ),
     "no weights": lambda folder: (folder / "model.safetensors").unlink(),
-    "weights cut short": lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-50]),
+    "weights cut short": lambda folder: (folder / "model.safetensors").write_bytes(
+        (folder / "model.safetensors").read_bytes()[:-50]
+    ),
     "no config": lambda folder: (folder / "config.json").unlink(),
     "a config that is none": lambda folder: (folder / "config.json").write_text("{"),
     "no preprocessing": lambda folder: (folder / "preprocessor_config.json").unlink(),
     "another order of channels": lambda folder: change_json(folder / "config.json", num_channels=1),
     "an oblong": lambda folder: change_json(folder / "config.json", image_size=[32, 48]),
     "a width that is a word": lambda folder: change_json(folder / "config.json", hidden_size="x"),
-    "another file for its weights": lambda folder: change_json(folder / "config.json", transformers_weights="other.safetensors"),
-    "classes with a gap": lambda folder: change_json(folder / "config.json", id2label={"0": "a", "1": "b", "7": "c"}),
+    "another file for its weights": lambda folder: change_json(
+        folder / "config.json", transformers_weights="other.safetensors"
+    ),
+    "classes with a gap": lambda folder: change_json(
+        folder / "config.json", id2label={"0": "a", "1": "b", "7": "c"}
+    ),
     "no standardising": lambda folder: change_json(folder / "preprocessor_config.json", do_normalize=False),
     "another scale": lambda folder: change_json(folder / "preprocessor_config.json", rescale_factor=0.5),
     "a crop": lambda folder: change_json(folder / "preprocessor_config.json", do_center_crop=True),
     "nearest neighbours": lambda folder: change_json(folder / "preprocessor_config.json", resample=0),
     "another activation": lambda folder: (folder / "config.json").write_text(
-        (folder / "config.json").read_text().replace('"hidden_act": "gelu"', '"hidden_act": "relu"')),
+        (folder / "config.json").read_text().replace('"hidden_act": "gelu"', '"hidden_act": "relu"')
+    ),
 }
 
 
@@ -185,7 +239,14 @@ def test_damaged_weights_are_one_line(mirror, damage):
 def test_a_distilled_deit_is_refused(mirror):
     """A model with a token that ours doesn't have is taken for a ViT, the token dropped."""
     entry = hub_entry(mirror)
-    config = DeiTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8)
+    config = DeiTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=8,
+    )
     DeiTForImageClassification(config).save_pretrained(mirror / entry["name"])
     with pytest.raises(UserError, match="weights.start: .*model_type deit.*vit"):
         fetch("start", entry | {"sha256": digest(mirror / entry["name"])})
@@ -199,48 +260,94 @@ def test_another_file_than_the_pinned_one(mirror, pin, words):
         fetch("start", entry | {"sha256": pin})
 
 
-NO_NETWORK = {"HF_HUB_OFFLINE": "1", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
+NO_NETWORK = {
+    "HF_HUB_OFFLINE": "1",
+    "http_proxy": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "no_proxy": "",
+    "NO_PROXY": "",
+}
 
 
-@pytest.mark.parametrize(("entry", "words"), [
-    ({"source": "torchvision", "name": "ResNet18_Weights.IMAGENET1K_V1", "sha256": "f37072fd"}, "download.pytorch.org.*VITSCALE_MIRROR.* has resnet18-f37072fd.pth$"),
-    ({"source": "huggingface", "name": "someone/not-there", "revision": "0" * 40, "sha256": None}, "someone/not-there.*VITSCALE_MIRROR.* has someone/not-there/ with config.json.*safetensors$")])
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            {"source": "torchvision", "name": "ResNet18_Weights.IMAGENET1K_V1", "sha256": "f37072fd"},
+            "download.pytorch.org.*VITSCALE_MIRROR.* has resnet18-f37072fd.pth$",
+        ),
+        (
+            {"source": "huggingface", "name": "someone/not-there", "revision": "0" * 40, "sha256": None},
+            "someone/not-there.*VITSCALE_MIRROR.* has someone/not-there/ with config.json.*safetensors$",
+        ),
+    ],
+)
 def test_without_network_or_mirror_the_line_says_what_to_fetch(tmp_path, entry, words):
     """A stage that can't fetch its weights ends in a traceback, in many lines, or leaves something behind."""
     folder = tiny(tmp_path / "repo", weights={"start": entry | {"data": "imagenet1k", "license": "x"}})
-    environment = {name: value for name, value in os.environ.items() if name != "VITSCALE_MIRROR"} | NO_NETWORK | {
-        "HF_HOME": str(tmp_path / "hub")}
-    result = subprocess.run([sys.executable, "stages/weights.py", "start"], cwd=folder, env=environment, capture_output=True, text=True)
+    environment = (
+        {name: value for name, value in os.environ.items() if name != "VITSCALE_MIRROR"}
+        | NO_NETWORK
+        | {"HF_HOME": str(tmp_path / "hub")}
+    )
+    result = subprocess.run(
+        [sys.executable, "stages/weights.py", "start"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     lines = result.stderr.strip().splitlines()
-    assert result.returncode == 1 and len(lines) == 1 and re.match(f"error: .*{words}", lines[0]) and "VITSCALE_MIRROR" in lines[0], result.stderr
+    assert (
+        result.returncode == 1
+        and len(lines) == 1
+        and re.match(f"error: .*{words}", lines[0])
+        and "VITSCALE_MIRROR" in lines[0]
+    ), result.stderr
     assert not (folder / "models").exists()
 
 
 def test_rows_from_the_hub(from_the_hub):
     """A start from elsewhere has no rows in the table, or its new head has the old classes."""
     text = (from_the_hub / "metrics/summary.md").read_text()
-    assert re.search(r"\| hub \| .*\| photographs \| full \|", text) and re.search(r"\| hub-probe \| .*\| photographs \| linear_probe \|", text)
+    assert re.search(r"\| hub \| .*\| photographs \| full \|", text) and re.search(
+        r"\| hub-probe \| .*\| photographs \| linear_probe \|", text
+    )
     config = json.loads((from_the_hub / "models/finetuned/hub/config.json").read_text())
-    assert config["classes"] == ["0", "1"] and config["image_size"] == 48 and config["mean"] == [0.5, 0.4, 0.3]
+    assert (
+        config["classes"] == ["0", "1"] and config["image_size"] == 48 and config["mean"] == [0.5, 0.4, 0.3]
+    )
 
 
 @torch.no_grad()
 def test_features_are_the_backbones(from_the_hub):
     """What a probe trains on isn't what the start's backbone makes of the images."""
-    model, config = load_model(from_the_hub / "models/start/hub", classes=[])
+    model = load_model(from_the_hub / "models/start/hub", classes=[])
     for part in ("train", "validation"):
-        images, features = (load_split(from_the_hub / place / "digits" / part) for place in ("data/prepared", "data/features/hub"))
-        wanted = model.eval()(to_input(fitted(torch.from_numpy(np.array(images.images)), config), config, 48))
+        images, features = (
+            load_split(from_the_hub / place / "digits" / part)
+            for place in ("data/prepared", "data/features/hub")
+        )
+        taken = model.config.preprocessing
+        wanted = model.eval()(taken.to_input(taken.fitted(torch.from_numpy(np.array(images.images)))))
         assert features.images.dtype == np.float32 and np.array_equal(features.labels, images.labels)
-        assert torch.allclose(torch.from_numpy(np.array(features.images)), wanted, atol=1e-4) and wanted.std(0).min() > 0.01
+        assert (
+            torch.allclose(torch.from_numpy(np.array(features.images)), wanted, atol=1e-4)
+            and wanted.std(0).min() > 0.01
+        )
 
 
 @pytest.mark.parametrize(("row", "start"), [("hub-probe", "hub"), ("scratch-probe", "vit-scratch")])
 def test_a_probe_keeps_its_starts_backbone(from_the_hub, row, start):
     """A probe's model has another backbone than the start's, an untrained head, or no statistics of its input."""
-    before, after = (load_file(from_the_hub / place / "model.safetensors") for place in (f"models/start/{start}", f"models/finetuned/{row}"))
+    before, after = (
+        load_file(from_the_hub / place / "model.safetensors")
+        for place in (f"models/start/{start}", f"models/finetuned/{row}")
+    )
     backbone = [name for name in after if name.startswith("backbone.")]
-    assert len(backbone) == len(after) - 2 and all(torch.equal(after[name], before[name]) for name in backbone)
+    assert len(backbone) == len(after) - 2 and all(
+        torch.equal(after[name], before[name]) for name in backbone
+    )
     assert after["head.weight"].abs().max() > 0
     assert None not in json.loads((from_the_hub / f"models/finetuned/{row}/config.json").read_text()).values()
     assert json.loads((from_the_hub / f"metrics/rows/{row}.json").read_text())["accuracy"] > 0.6
@@ -267,10 +374,13 @@ def test_a_size_that_the_patches_dont_divide_is_one_line(from_the_hub):
     finally:
         (from_the_hub / "params.yaml").write_text(before)
     assert result.returncode == 1 and result.stderr.splitlines()[-1] == (
-        "error: finetune@hub: the patch_size 8 of models/start/hub doesn't divide the size 36")
+        "error: finetune@hub: the patch_size 8 of models/start/hub doesn't divide the size 36"
+    )
 
 
-@pytest.mark.skipif(not (ROOT.parent / "shared/models").is_dir(), reason="needs DeiT-tiny in ../shared/models")
+@pytest.mark.skipif(
+    not (ROOT.parent / "shared/models").is_dir(), reason="needs DeiT-tiny in ../shared/models"
+)
 @torch.no_grad()
 def test_deit_tiny(monkeypatch):
     """DeiT-tiny's near copy doesn't load, or our model doesn't give transformers' probabilities."""
@@ -281,13 +391,16 @@ def test_deit_tiny(monkeypatch):
     ours = build(config)
     ours.load_state_dict(state)
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (h // 8, w // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1) for h, w in ((224, 224), (480, 320), (64, 96))]
+    pictures = [
+        rng.integers(0, 256, (h // 8, w // 8, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        for h, w in ((224, 224), (480, 320), (64, 96))
+    ]
     classify = pipeline("image-classification", model=str(models / entry["name"]), device="cpu")
     answers = classify([Image.fromarray(picture) for picture in pictures], top_k=1000)
     theirs = [{each["label"]: each["score"] for each in answer} for answer in answers]
-    found = probabilities(ours, config, pictures, torch.device("cpu"))
-    unique = [i for i, name in enumerate(config["classes"]) if config["classes"].count(name) == 1]
-    wanted = torch.tensor([[each[config["classes"][i]] for i in unique] for each in theirs])
+    found, classes = predict(ours, pictures, CPU).softmax(1), config.classes
+    unique = [i for i, name in enumerate(classes) if classes.count(name) == 1]
+    wanted = torch.tensor([[each[classes[i]] for i in unique] for each in theirs])
     assert (found[:, unique] - wanted).abs().max() < 1e-4
 
 
@@ -298,9 +411,16 @@ def few_images(mirror: Path, name: str = "few", image_size: int = 32) -> dict:
         for label in ("0", "1"):
             (mirror / name / split / label).mkdir(parents=True)
             for i in range(count):
-                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(mirror / name / split / label / f"{i}.png")
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
+                    mirror / name / split / label / f"{i}.png"
+                )
     entry = {"source": "imagefolder", "image_size": image_size}
-    return entry | {"sha256": {split: write_split(open_source(name, entry), split, mirror / "written") for split in ("train", "test")}}
+    return entry | {
+        "sha256": {
+            split: write_split(open_source(name, entry), split, mirror / "written")
+            for split in ("train", "test")
+        }
+    }
 
 
 @pytest.mark.parametrize("start", ["resnet18-imagenet1k", "vit_b16-imagenet1k"])
@@ -310,13 +430,27 @@ def test_the_example_runs_where_the_weights_are(mirror, tmp_path, start):
     entry, _ = served_by_torchvision(mirror, params["weights"][start]["name"])
     rows = {name: params["rows"][name] for name in (start, f"{start}-probe")}
     rows[start] |= {"epochs": 1, "sizes": [32]}
-    folder = tiny(tmp_path / "repo", target="few", download={"few": few_images(mirror)}, prepare={"few": {"validation": 0.25}}, models={},
-                  pretrain={}, weights={start: params["weights"][start] | {"sha256": entry["sha256"]}}, features={start: params["features"][start]},
-                  rows=rows, **{section: params[section] for section in ("augment", "recipes", "published")})
+    folder = tiny(
+        tmp_path / "repo",
+        target="few",
+        download={"few": few_images(mirror)},
+        prepare={"few": {"validation": 0.25}},
+        models={},
+        pretrain={},
+        weights={start: params["weights"][start] | {"sha256": entry["sha256"]}},
+        features={start: params["features"][start]},
+        rows=rows,
+        **{section: params[section] for section in ("augment", "recipes", "published")},
+    )
     run("dvc", "repro", "-q", cwd=folder)
-    table, published = (folder / "metrics/summary.md").read_text(), params["published"][f"{start}-probe"]["accuracy"]
+    table, published = (
+        (folder / "metrics/summary.md").read_text(),
+        params["published"][f"{start}-probe"]["accuracy"],
+    )
     assert re.search(rf"\| {start} \| \S+M \| imagenet1k \| full \| \d", table)
-    assert re.search(rf"\| {start}-probe \| \S+M \| imagenet1k \| linear_probe \| \d.*\| {published:.2%} \|", table)
+    assert re.search(
+        rf"\| {start}-probe \| \S+M \| imagenet1k \| linear_probe \| \d.*\| {published:.2%} \|", table
+    )
     config = json.loads((folder / f"models/finetuned/{start}-probe/config.json").read_text())
     assert config["image_size"] == 224 and config["classes"] == ["0", "1"]
     assert "up to date" in run("dvc", "status", cwd=folder).stdout
@@ -327,12 +461,24 @@ def test_the_example_pretrains_on_imagenet100(mirror, tmp_path):
     params = read_yaml(ROOT / "examples/imagenet100/params.yaml")
     found = few_images(mirror, "imagenet100", 224)["sha256"]
     for entry in params["pretrain"].values():
-        assert entry["epochs"] == 200 and entry["sizes"] == [224] and params["recipes"][entry["recipe"]]["batch_size"] == 256
+        assert (
+            entry["epochs"] == 200
+            and entry["sizes"] == [224]
+            and params["recipes"][entry["recipe"]]["batch_size"] == 256
+        )
         entry["epochs"] = 1
         params["recipes"][entry["recipe"]] |= {"batch_size": 4, "warmup_epochs": 0, "compile": False}
-    download, prepare = (PARAMS[section] | {"imagenet100": params[section]["imagenet100"]} for section in ("download", "prepare"))
-    folder = tiny(tmp_path / "repo", download=download, prepare=prepare, rows={},
-                  **{section: params[section] for section in ("augment", "models", "recipes", "pretrain")})
+    download, prepare = (
+        PARAMS[section] | {"imagenet100": params[section]["imagenet100"]}
+        for section in ("download", "prepare")
+    )
+    folder = tiny(
+        tmp_path / "repo",
+        download=download,
+        prepare=prepare,
+        rows={},
+        **{section: params[section] for section in ("augment", "models", "recipes", "pretrain")},
+    )
     first = run("dvc", "repro", "pretrain@vit_16-imagenet100", cwd=folder, check=False)
     assert first.returncode and all(value in first.stderr for value in found.values())
     write_params(folder, download__imagenet100__sha256=found)
@@ -347,4 +493,7 @@ def test_every_published_start_has_its_rows():
     assert params["published"].keys() <= params["rows"].keys() | example["rows"].keys()
     assert all(example["published"][name] == params["published"][name] for name in example["published"])
     for name in params["weights"]:
-        assert example["weights"][name] == params["weights"][name] and example["rows"][f"{name}-probe"] == params["rows"][f"{name}-probe"]
+        assert (
+            example["weights"][name] == params["weights"][name]
+            and example["rows"][f"{name}-probe"] == params["rows"][f"{name}-probe"]
+        )

@@ -8,29 +8,104 @@ import pytest
 import torch
 import yaml
 
-from vitscale.files import digest, read_yaml
+from vitscale.base.config import read_yaml
+from vitscale.base.digests import digest
 
 ROOT = Path(__file__).resolve().parents[1]
-PIPELINES = [".", *sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*/dvc.yaml"))]
-SHA256 = {"train": "d24828dbae283836eabecba2d13d432d5a3e86d06de5ab80c4d195fd704b95a7",
-          "test": "12bcc3a7aa4fc8c1ba65d6b56d910cdcfe1dc086a284278e3c31cdbe7f077919"}
+PIPELINES = [
+    ".",
+    *sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*/dvc.yaml")),
+]
+SHA256 = {
+    "train": "d24828dbae283836eabecba2d13d432d5a3e86d06de5ab80c4d195fd704b95a7",
+    "test": "12bcc3a7aa4fc8c1ba65d6b56d910cdcfe1dc086a284278e3c31cdbe7f077919",
+}
 PARAMS = {
-    "lr": 1e-3, "seed": 0, "split_seed": 0, "precision": "auto", "target": "digits",
+    "lr": 1e-3,
+    "seed": 0,
+    "split_seed": 0,
+    "precision": "auto",
+    "target": "digits",
     "download": {"digits": {"source": "digits", "classes": [0, 1], "sha256": SHA256}},
     "prepare": {"digits": {"validation": 0.2}},
     "augment": {
-        "light": {"crop_padding": 2, "flip": False, "trivial_augment": False, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
-        "strong": {"crop_padding": 2, "flip": True, "trivial_augment": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}},
-    "models": {"vit": {"architecture": "vit", "image_size": 32, "patch_size": 8, "dim": 16, "depth": 1, "heads": 2,
-                       "mlp_dim": 32, "pool": "mean", "positions": "learned", "dropout": 0.1, "stochastic_depth": 0.0, "seed": 0}},
-    "recipes": {"vit": {"optimizer": "adamw", "beta2": 0.99, "batch_size": 32, "weight_decay": 0.05, "warmup_epochs": 0,
-                        "label_smoothing": 0.0, "clip_norm": 1.0, "ema_decay": 0.0, "compile": False}},
-    "pretrain": {"vit-digits": {"model": "vit", "data": "digits", "fraction": 0.5, "seed": 0, "recipe": "vit", "augment": "strong",
-                                "sizes": [16], "epochs": 1, "lr_scale": 1.0}},
-    "weights": {}, "features": {},
-    "rows": {"vit-digits": {"start": "vit-digits", "protocol": "full", "inputs": "prepared", "fraction": 1.0, "seed": 0,
-                            "recipe": "vit", "augment": "light", "epochs": 1, "sizes": [32], "lr_scale": 1.0}},
-    "published": {}, "scaling": {},
+        "light": {
+            "crop_padding": 2,
+            "flip": False,
+            "trivial_augment": False,
+            "erasing": 0.0,
+            "mixup": 0.0,
+            "cutmix": 0.0,
+        },
+        "strong": {
+            "crop_padding": 2,
+            "flip": True,
+            "trivial_augment": True,
+            "erasing": 0.5,
+            "mixup": 0.2,
+            "cutmix": 1.0,
+        },
+    },
+    "models": {
+        "vit": {
+            "architecture": "vit",
+            "image_size": 32,
+            "patch_size": 8,
+            "dim": 16,
+            "depth": 1,
+            "heads": 2,
+            "mlp_dim": 32,
+            "pool": "mean",
+            "positions": "learned",
+            "dropout": 0.1,
+            "stochastic_depth": 0.0,
+            "seed": 0,
+        }
+    },
+    "recipes": {
+        "vit": {
+            "optimizer": "adamw",
+            "beta2": 0.99,
+            "batch_size": 32,
+            "weight_decay": 0.05,
+            "warmup_epochs": 0,
+            "label_smoothing": 0.0,
+            "clip_norm": 1.0,
+            "ema_decay": 0.0,
+            "compile": False,
+        }
+    },
+    "pretrain": {
+        "vit-digits": {
+            "model": "vit",
+            "data": "digits",
+            "fraction": 0.5,
+            "seed": 0,
+            "recipe": "vit",
+            "augment": "strong",
+            "sizes": [16],
+            "epochs": 1,
+            "lr_scale": 1.0,
+        }
+    },
+    "weights": {},
+    "features": {},
+    "rows": {
+        "vit-digits": {
+            "start": "vit-digits",
+            "protocol": "full",
+            "inputs": "prepared",
+            "fraction": 1.0,
+            "seed": 0,
+            "recipe": "vit",
+            "augment": "light",
+            "epochs": 1,
+            "sizes": [32],
+            "lr_scale": 1.0,
+        }
+    },
+    "published": {},
+    "scaling": {},
 }
 
 
@@ -85,7 +160,12 @@ def write_params(folder: Path, **changes) -> None:
 def outputs(folder: Path) -> dict[str, str]:
     """Return the digest of every output file."""
     places = [folder / name for name in ("data", "models", "metrics", "plots")]
-    files = [file for place in places for file in sorted(place.rglob("*")) if file.is_file() and file.name != ".gitignore"]
+    files = [
+        file
+        for place in places
+        for file in sorted(place.rglob("*"))
+        if file.is_file() and file.name != ".gitignore"
+    ]
     return {file.relative_to(folder).as_posix(): digest(file) for file in files}
 
 
@@ -96,11 +176,31 @@ def hub_entry(mirror: Path, name: str = "someone/tiny-vit", image_size: int = 32
     folder = mirror / name
     torch.manual_seed(0)
     labels = {i: f"class {i}" for i in range(3)}
-    model = ViTForImageClassification(ViTConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=image_size, patch_size=8,
-        initializer_range=0.5, id2label=labels, label2id={label: i for i, label in labels.items()}))
+    model = ViTForImageClassification(
+        ViTConfig(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            image_size=image_size,
+            patch_size=8,
+            initializer_range=0.5,
+            id2label=labels,
+            label2id={label: i for i, label in labels.items()},
+        )
+    )
     model.save_pretrained(folder)
-    ViTImageProcessor(size={"height": image_size, "width": image_size}, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.25],
-                      resample=3).save_pretrained(folder)
-    return {"source": "huggingface", "name": name, "revision": "0" * 40, "sha256": digest(folder),
-            "data": "photographs", "license": "Apache-2.0"}
+    ViTImageProcessor(
+        size={"height": image_size, "width": image_size},
+        image_mean=[0.5, 0.4, 0.3],
+        image_std=[0.2, 0.3, 0.25],
+        resample=3,
+    ).save_pretrained(folder)
+    return {
+        "source": "huggingface",
+        "name": name,
+        "revision": "0" * 40,
+        "sha256": digest(folder),
+        "data": "photographs",
+        "license": "Apache-2.0",
+    }

@@ -1,0 +1,1 @@
+"""What everything may use: errors, YAML, files, digests, progress, the entries of params.yaml."""

@@ -1,0 +1,77 @@
+"""Files that are written whole or not at all, and locks that a killed process lets go of."""
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vitscale.base.processes import RANK
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and through to the disk; folders above it are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_metrics(path: Path, content: dict) -> None:
+    """Write a metrics file: a figure a line, and a line for each entry of a mapping or a list of mappings.
+
+    DVC shows a metrics file's numbers and leaves its lists out, so that a row's predictions and a training's
+    epochs can stand beside them in git.
+    """
+
+    def lay_out(value: object) -> str:
+        if isinstance(value, dict):
+            inner = [
+                f"    {json.dumps(name, ensure_ascii=False)}: {json.dumps(each)}"
+                for name, each in value.items()
+            ]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            inner = [f"    {json.dumps(each)}" for each in value]
+        else:
+            return json.dumps(value)
+        first, last = "{}" if isinstance(value, dict) else "[]"
+        return "\n".join([first, ",\n".join(inner), f"  {last}"])
+
+    lines = ",\n".join(f'  "{name}": {lay_out(value)}' for name, value in content.items())
+    write_bytes(path, f"{{\n{lines}\n}}\n".encode())
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive `flock` on a file; a second process says so and waits.
+
+    A killed holder lets go by itself.
+
+    Of the processes of one stage the first holds it for all.
+    """
+    if RANK:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another process is at the same work ({path}); waiting for it to end"
+            print(message, file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,100 @@
+"""The model card of an exported row: data, protocol, accuracy with its interval, use, limits, licences."""
+
+from vitscale.base.entries import Pretraining, Row, Weights
+from vitscale.models.store import ModelConfig
+from vitscale.models.vit import VitConfig
+
+DATA_LICENCES = {
+    "cifar10": "CIFAR-10 (Krizhevsky 2009): its authors name no licence; cite the report",
+    "cifar100": "CIFAR-100 (Krizhevsky 2009): its authors name no licence; cite the report",
+    "digits": "Optical Recognition of Handwritten Digits (UCI, scikit-learn's copy): CC BY 4.0",
+    "imagefolder": "a folder of images: its owner's terms",
+}
+
+
+def _origin(start: str, params: dict) -> str:
+    """Say where a row's weights come from."""
+    if start in params["weights"]:
+        weights = Weights(**params["weights"][start])
+        return f"weights pretrained on {weights.data}: {weights.name} ({weights.source})"
+    if start in params["pretrain"]:
+        entry = Pretraining(**params["pretrain"][start])
+        share = f"{entry.fraction:.0%} of its training images, {entry.epochs} epochs"
+        return f"pretraining on {entry.data} ({share})"
+    return "random weights, no pretraining"
+
+
+def _licences(start: str, params: dict) -> list[str]:
+    """Return the licences of the data and the weights that a row has seen."""
+    data = [params["target"], *([params["pretrain"][start]["data"]] if start in params["pretrain"] else [])]
+    found = {DATA_LICENCES[params["download"][name]["source"]] for name in data}
+    if start in params["weights"]:
+        weights = Weights(**params["weights"][start])
+        found.add(f"{weights.name}: {weights.license}; what its own training data allow holds too")
+    return sorted(found)
+
+
+def card(row: str, params: dict, figures: dict, config: ModelConfig, in_transformers: bool) -> str:
+    """Return a row's model card; `figures` are those of its scores and of its training."""
+    entry, target, wanted, classes = (
+        Row(**params["rows"][row]),
+        params["target"],
+        config.preprocessing,
+        config.classes,
+    )
+    kind = "A Vision Transformer" if isinstance(config.architecture, VitConfig) else "ResNet-18"
+    tuned = (
+        "the head alone was trained, on a frozen backbone"
+        if entry.is_probe
+        else "all weights were fine-tuned"
+    )
+    mean, std = ([round(value, 4) for value in values] for values in (wanted.mean, wanted.std))
+    size = wanted.image_size
+    library = "library_name: transformers\n" if in_transformers else ""
+    pipeline = (
+        "\n    from transformers import pipeline"
+        '\n    pipeline("image-classification", model="this folder")("image.png")\n'
+    )
+    licences = "\n".join(f"- {licence}" for licence in _licences(entry.start, params))
+    return f"""---
+pipeline_tag: image-classification
+license: other
+{library}datasets:
+- {target}
+metrics:
+- accuracy
+---
+
+# {row}
+
+{kind} with {figures["parameters"] / 1e6:.2f}M parameters that tells {len(classes)} classes of {target} \
+apart: {", ".join(classes)}.
+
+## Data and protocol
+
+Start: {_origin(entry.start, params)}. Then {tuned}, on {figures["train_images"]} training images of \
+{target}, for {entry.epochs} epochs; the best one (epoch {figures["best_epoch"]}, \
+{figures["validation_accuracy"]:.2%}) was chosen on validation images split off from the training set. \
+The test images were scored once.
+
+## Accuracy
+
+{figures["accuracy"]:.2%} of {target}'s test images (95% interval {figures["ci95_low"]:.2%} to \
+{figures["ci95_high"]:.2%}), expected calibration error {figures["ece"]:.3f}.
+
+## Use
+
+`model.onnx` takes `pixel_values`, float32 (batch, 3, {size}, {size}): RGB images resized to \
+{size}x{size} (whatever their shape; {wanted.interpolation}, antialiased), divided by 255, less {mean}, \
+over {std}. It gives `logits` (batch, {len(classes)}).
+{pipeline if in_transformers else ""}
+## Limits
+
+It knows these {len(classes)} classes only and gives any image to one of them. It was tested on images \
+as {target} stores them and on no others, such as large photographs; neither was how it fares with \
+groups of people, so it is not for decisions about them.
+
+## Licences of data and weights
+
+{licences}
+"""

@@ -1,0 +1,236 @@
+"""Export a finished row as files that others use without this repository.
+
+DEST, a new folder, gets `model.onnx`; `README.md`, the model card; and, where transformers has the
+architecture (a ViT with a class token, ResNet-18 with the ImageNet stem), what
+`pipeline("image-classification", model=DEST)` loads: `config.json`, `model.safetensors`,
+`preprocessor_config.json`. Each is held against our own class probabilities before DEST appears.
+"""
+
+import argparse
+import logging
+import re
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vitscale.base.config import read_yaml
+from vitscale.base.errors import UserError
+from vitscale.base.files import write_bytes
+from vitscale.commands.card import card
+from vitscale.commands.main import add_pipeline
+from vitscale.commands.predict import load_row
+from vitscale.models.pretrained import TRANSFORMERS_VIT, vit_names
+from vitscale.models.store import Classifier, count_parameters
+from vitscale.models.vit import VisionTransformer, VitConfig
+from vitscale.pipeline.consistency import check
+from vitscale.results.tables import read_metrics
+from vitscale.runtime.device import Compute
+from vitscale.training.inference import predict
+
+TOLERANCE = 1e-4  # of a class probability, in float32
+
+
+def to_theirs(ours: dict[str, Tensor], names: dict[str, list[str]], patch_size: int) -> dict[str, Tensor]:
+    """Return our ViT's state under transformers' names: what `pretrained.to_ours` takes."""
+    kernel = "backbone.patch_embedding.weight"
+    ours = ours | {kernel: ours[kernel].unflatten(1, (patch_size, patch_size, 3)).permute(0, 3, 1, 2)}
+    return {
+        each: part.contiguous()
+        for name, parts in names.items()
+        for each, part in zip(parts, ours[name].chunk(len(parts)), strict=True)
+    }
+
+
+def resnet_name(name: str) -> str:
+    """Return transformers' name for a tensor of our ResNet-18."""
+    name = name.replace("head.", "classifier.1.")
+    name = re.sub(r"backbone\.conv1\.", "resnet.embedder.embedder.convolution.", name)
+    name = re.sub(r"backbone\.bn1\.", "resnet.embedder.embedder.normalization.", name)
+    name = re.sub(
+        r"backbone\.layer(\d)\.(\d)\.",
+        lambda m: f"resnet.encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.",
+        name,
+    )
+    name = re.sub(
+        r"\.(conv|bn)(\d)\.",
+        lambda m: f".layer.{int(m[2]) - 1}.{'convolution' if m[1] == 'conv' else 'normalization'}.",
+        name,
+    )
+    return name.replace("downsample.0", "shortcut.convolution").replace(
+        "downsample.1", "shortcut.normalization"
+    )
+
+
+def transformers_model(model: Classifier) -> Any:
+    """Return the same model as one of transformers' classes, or None where it has none."""
+    from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
+
+    architecture, classes, state = model.config.architecture, model.config.classes, model.state_dict()
+    labels: Any = {
+        "id2label": dict(enumerate(classes)),
+        "label2id": {name: i for i, name in enumerate(classes)},
+    }
+    if isinstance(architecture, VitConfig):
+        if architecture.pool != "class":
+            return None
+        state["backbone.positions"] = cast(
+            VisionTransformer, model.backbone
+        ).positions.detach()  # sine-cosine ones are in no state
+        theirs: Any = ViTForImageClassification(
+            ViTConfig(
+                hidden_size=architecture.dim, num_hidden_layers=architecture.depth,
+                num_attention_heads=architecture.heads, intermediate_size=architecture.mlp_dim,
+                image_size=architecture.image_size, patch_size=architecture.patch_size,
+                layer_norm_eps=1e-6, **labels,
+            )
+        )  # fmt: skip
+        state = to_theirs(state, vit_names(TRANSFORMERS_VIT, architecture.depth), architecture.patch_size)
+    else:
+        if architecture.stem != "imagenet":
+            return None
+        sizes: Any = {"embedding_size": 64, "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}
+        theirs = ResNetForImageClassification(ResNetConfig(**sizes, layer_type="basic", **labels))
+        state = {resnet_name(name): tensor for name, tensor in state.items()}
+    theirs.load_state_dict(state)
+    return theirs.eval()
+
+
+def sample_images(count: int = 8) -> list[np.ndarray]:
+    """Return smooth random images (48, 64, 3): of no model's size, so that resizing is compared too."""
+    coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    images = 255 * torch.nn.functional.interpolate(coarse, (48, 64), mode="bilinear")
+    return list(images.permute(0, 2, 3, 1).to(torch.uint8).numpy())
+
+
+def write_transformers(model: Classifier, folder: Path) -> bool:
+    """Write what transformers loads, if it has the architecture.
+
+    Raises UserError where its answers aren't ours.
+    """
+    from transformers import ViTImageProcessor, pipeline
+
+    theirs = transformers_model(model)
+    if theirs is None:
+        return False
+    wanted, classes, images = model.config.preprocessing, model.config.classes, sample_images()
+    theirs.save_pretrained(folder)
+    ViTImageProcessor(
+        size={"height": wanted.image_size, "width": wanted.image_size},
+        resample=Image.Resampling[wanted.interpolation.upper()],
+        image_mean=wanted.mean,
+        image_std=wanted.std,
+    ).save_pretrained(folder)
+    classify = pipeline("image-classification", model=str(folder), device="cpu")
+    answers = classify([Image.fromarray(image) for image in images], top_k=len(classes))
+    scores = [{each["label"]: each["score"] for each in answer} for answer in answers]
+    _compare("transformers", torch.tensor([[score[name] for name in classes] for score in scores]), model)
+    return True
+
+
+def write_onnx(model: Classifier, path: Path) -> None:
+    """Write `pixel_values` (b, 3, s, s) to `logits` (b, classes).
+
+    Raises UserError where onnxruntime's answers aren't ours.
+    """
+    import onnxruntime
+
+    wanted = model.config.preprocessing
+    inputs = wanted.to_input(wanted.stacked(sample_images()))
+    names: Any = {"input_names": ["pixel_values"], "output_names": ["logits"]}
+    any_batch = ({0: torch.export.Dim("batch")},)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (inputs,),
+            path,
+            **names,
+            external_data=False,
+            dynamic_shapes=any_batch,
+            dynamo=True,
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    parts = [
+        session.run(None, {"pixel_values": part.numpy()})[0] for part in inputs.split([1, len(inputs) - 1])
+    ]
+    _compare("onnxruntime", torch.from_numpy(np.concatenate(parts)).softmax(1), model)
+
+
+def _compare(name: str, found: Tensor, model: Classifier) -> None:
+    """Raise UserError unless others' class probabilities of the sample images are those of our model."""
+    wanted = predict(model, sample_images(), Compute(torch.device("cpu"))).softmax(1)
+    difference = (found - wanted).abs().max().item()
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"{name} gives class probabilities that differ from ours by {difference:.1e}; nothing is exported"
+        )
+
+
+def export(row: str, destination: Path, pipeline: Path) -> bool:
+    """Write a row's files; return whether transformers can load them.
+
+    Raises UserError and leaves nothing where it can't.
+    """
+    params = read_yaml(pipeline / "params.yaml")
+    check(params)
+    if row not in params["rows"]:
+        raise UserError(f"there is no row {row}; {pipeline / 'params.yaml'} has {', '.join(params['rows'])}")
+    if destination.exists():
+        raise UserError(f"{destination} is there already; give a new folder")
+    if not destination.absolute().parent.is_dir():
+        raise UserError(f"{destination.parent} is not there; make it first")
+    path = pipeline / f"metrics/rows/{row}.json"
+    if not path.exists():
+        raise UserError(f"{path} is not there: the row isn't finished; run `dvc repro` in {pipeline}")
+    model, folder = load_row(row, pipeline).eval(), pipeline / "models/finetuned" / row
+    scores, training = read_metrics(path) or {}, read_metrics(folder / "training.json") or {}
+    history = read_metrics(pipeline / f"metrics/history/finetune/{row}.json") or {}
+    same_training = training and {name: history.get(name) for name in training} == training
+    if not same_training or scores["parameters"] != count_parameters(model):
+        raise UserError(
+            f"{path} and its history are not of the model in {folder}; run `dvc repro` in {pipeline}"
+        )
+    with tempfile.TemporaryDirectory(
+        dir=destination.absolute().parent, prefix=f".{destination.name}."
+    ) as name:
+        part = Path(name) / "export"
+        part.mkdir()
+        in_transformers = write_transformers(model, part)
+        write_onnx(model, part / "model.onnx")
+        text = card(row, params, scores | training, model.config, in_transformers)
+        write_bytes(part / "README.md", text.encode())
+        part.rename(destination)
+    return in_transformers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("row", metavar="ROW")
+    parser.add_argument("destination", type=Path, metavar="DEST")
+    add_pipeline(parser)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command. Raises UserError where the row isn't finished or an export's answers aren't ours."""
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    in_transformers = export(arguments.row, arguments.destination, arguments.pipeline)
+    print(
+        f"{arguments.destination}: ONNX and model card"
+        + (
+            ", and a folder that transformers loads"
+            if in_transformers
+            else "; transformers has no such architecture (it has ViTs with a class token and ResNet-18 with "
+            "the ImageNet stem)"
+        )
+    )

@@ -1,0 +1,140 @@
+"""Classify images with a finished row: class, probability and the five most probable classes of each.
+
+IMAGE is a file of any size, or a folder, of which every image is taken. An image that can't be read is named,
+the rest go on, and the exit code is 1. Images are resized to the model's square, whatever their shape, and go
+through the model in float32.
+"""
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vitscale.base.errors import UserError
+from vitscale.commands.main import add_pipeline
+from vitscale.models.preprocessing import Preprocessing
+from vitscale.models.store import Classifier, load_model
+from vitscale.runtime.device import setup
+from vitscale.training.inference import predict
+
+BATCH_SIZE = 32
+# What is taken from folders.
+ENDINGS = (
+    ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
+)  # fmt: skip
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Return an image file as uint8 (h, w, 3). Raises UserError where it can't be read."""
+    try:
+        with Image.open(path) as file:
+            image: Image.Image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I;16"):  # Pillow would cut it off at 255
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            elif image.mode in ("I", "F"):
+                raise ValueError(f"mode {image.mode}: numbers of unknown range")
+            return np.array(image.convert("RGB"))
+    except Exception as error:  # Pillow's decoders raise whatever their library raises
+        raise UserError(f"{path} can't be read as an image ({' '.join(str(error).split())})") from error
+
+
+def image_files(path: Path) -> list[Path]:
+    """Return a file, or the images in a folder and those below. Raises UserError for a folder without."""
+    if not path.is_dir():
+        return [path]
+    inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+    if not inside:
+        raise UserError(f"{path} holds no image ({' '.join(ENDINGS)})")
+    return inside
+
+
+def load_row(row: str, pipeline: Path) -> Classifier:
+    """Return a finished row's model. Raises UserError where there is none."""
+    folder = pipeline / "models/finetuned"
+    if not (folder / row).is_dir():
+        there = ", ".join(sorted(path.name for path in folder.glob("*") if path.is_dir())) or "no model"
+        raise UserError(
+            f"{folder / row} is not there; {folder} has {there}; `dvc repro` makes it, `dvc pull` brings it"
+        )
+    return load_model(folder / row)
+
+
+class Reader:
+    """Reads images and says which can't be read; `failed` tells whether there was one."""
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    def fail(self, error: UserError) -> None:
+        """Say what can't be read."""
+        self.failed = True
+        print(f"error: {error}", file=sys.stderr, flush=True)
+
+    def files(self, paths: list[Path]) -> list[Path]:
+        """Return the files that the paths name."""
+        found = []
+        for path in paths:
+            try:
+                found += image_files(path)
+            except UserError as error:
+                self.fail(error)
+        return found
+
+    def batches(
+        self, files: list[Path], wanted: Preprocessing
+    ) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
+        """Yield the images that can be read, some at a time, at a model's size: photographs are large."""
+        for start in range(0, len(files), BATCH_SIZE):
+            paths, images = [], []
+            for path in files[start : start + BATCH_SIZE]:
+                try:
+                    images.append(wanted.stacked([read_image(path)])[0].byte().numpy())
+                    paths.append(path)
+                except UserError as error:
+                    self.fail(error)
+            if images:
+                yield paths, images
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("row", metavar="ROW")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--json", action="store_true", help="a list of objects in place of the table")
+    add_pipeline(parser)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command; exit code 1 where an image can't be read.
+
+    Raises UserError where the row isn't there.
+    """
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")  # a file's name may be no text
+    compute, reader, answers = setup(), Reader(), []
+    model = load_row(arguments.row, arguments.pipeline)
+    classes, files = model.config.classes, reader.files(arguments.images)
+    width = max([len(str(path)) for path in files] + [5])
+    if files and not arguments.json:
+        print(f"{'image':{width}}  {'class':20}  probability  top 5")
+    for paths, images in reader.batches(files, model.config.preprocessing):
+        best = predict(model, images, compute, BATCH_SIZE).softmax(1).topk(min(5, len(classes)))
+        for path, values, indices in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
+            top = [
+                {"class": classes[i], "probability": value} for i, value in zip(indices, values, strict=True)
+            ]
+            answers.append({"image": str(path), **top[0], "top5": top})
+            if not arguments.json:
+                text = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in top)
+                print(
+                    f"{str(path):{width}}  {top[0]['class']:20}  {top[0]['probability']:11.1%}  {text}",
+                    flush=True,
+                )
+    if arguments.json:
+        print(json.dumps(answers, indent=2))
+    sys.exit(1 if reader.failed else 0)

@@ -1,0 +1,72 @@
+"""Take away what entries that params.yaml no longer has left behind.
+
+Those are their stages in dvc.lock and the outputs that it records of them. An output that is no longer what
+the run left stays where it is. DVC's cache keeps the runs, so that an entry that comes back runs nothing;
+`dvc gc -w` empties it.
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+from vitscale.base.config import read_yaml
+from vitscale.base.digests import md5
+from vitscale.commands.main import add_pipeline
+from vitscale.pipeline.consistency import check
+from vitscale.pipeline.graph import pipeline_in
+from vitscale.pipeline.recorded import leftovers
+
+
+def take_away(path: Path, pipeline: Path) -> None:
+    """Delete a file or folder, and the folders above it in the pipeline's that are empty then."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for folder in path.parents:
+        if folder == pipeline or any(folder.iterdir()):
+            return
+        folder.rmdir()
+
+
+def prune(pipeline: Path, dry: bool) -> list[str]:
+    """Take the leftovers of a pipeline's folder away, or with `dry` only name them; return a line for each.
+
+    Raises UserError where params.yaml is not good: an entry that is only mistyped shall not lose its outputs.
+    """
+    from dvc.utils.serialize import modify_yaml  # DVC's own way to write a lock; takes a second to import
+
+    stages, params = pipeline_in(pipeline)
+    check(params)
+    lock = read_yaml(pipeline / "dvc.lock")["stages"]
+    gone = leftovers(stages, params, lock)
+    lines = []
+    for label, outs in gone.items():
+        lines.append(f"dvc.lock: {label}")
+        for out in outs:
+            path = pipeline / out["path"]
+            if not path.exists():
+                continue
+            if md5(path) != out["md5"]:
+                lines.append(f"{path} stays: it is not what {label} left")
+                continue
+            lines.append(str(path))
+            if not dry:
+                take_away(path, pipeline)
+    if gone and not dry:
+        with modify_yaml(os.fspath(pipeline / "dvc.lock")) as content:
+            for label in gone:
+                del content["stages"][label]
+    return lines
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_pipeline(parser)
+    parser.add_argument("--dry", action="store_true", help="name it only")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Run the command. Raises UserError where params.yaml is not good."""
+    lines = prune(arguments.pipeline, arguments.dry)
+    print("\n".join(lines) or "nothing is left over")
+    if lines and not arguments.dry:
+        print("now `dvc repro` makes the tables without it")

@@ -1,0 +1,74 @@
+"""A pipeline's files in a git revision, or in the workspace."""
+
+import os
+import subprocess
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from vitscale.base.config import parse_yaml
+from vitscale.base.digests import md5_of
+from vitscale.base.errors import UserError
+from vitscale.results.tables import hits, parse_csv, parse_metrics
+
+# A confusion matrix, by actual and predicted class; None where there is none.
+Counts = dict[tuple[str, str], int] | None
+
+
+def command(folder: Path, *arguments: str) -> str:
+    """Return what a git or DVC command prints; raise UserError with its last line where it fails."""
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise UserError(f"`{' '.join(arguments)}` failed: {reason}")
+    return done.stdout
+
+
+class Revision:
+    """A pipeline's files in a git revision, or in the workspace (None)."""
+
+    def __init__(self, root: Path, pipeline: PurePosixPath, name: str | None):
+        self.root, self.name, self.label, self.pipeline = root, name, name or "workspace", pipeline
+        self.stages = self.yaml("dvc.lock").get("stages", {})
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's content, or None where the revision has no such file."""
+        path = os.path.normpath(self.pipeline / path)
+        if self.name is None:
+            return (self.root / path).read_bytes() if (self.root / path).is_file() else None
+        # An example's dvc.yaml is a link, which git's other ways to read a file give as it stands.
+        asked = ["git", "cat-file", "--batch", "--follow-symlinks"]
+        done = subprocess.run(
+            asked, cwd=self.root, capture_output=True, input=f"{self.name}:{path}\n".encode()
+        )
+        head, _, content = done.stdout.partition(b"\n")
+        kind, size = head.split()[1:] if len(head.split()) == 3 else (b"", b"0")
+        return content[: int(size)] if kind == b"blob" else None
+
+    def md5(self, path: str) -> str | None:
+        """Return a file's hash as DVC has it, or None where the revision has no such file."""
+        content = self.read(path)
+        return None if content is None else md5_of(content)
+
+    def yaml(self, path: str) -> dict:
+        """Return a YAML file's mapping, empty where there is no such file."""
+        content = self.read(path)
+        return parse_yaml(content, f"{path} of {self.label}") if content else {}
+
+    def table(self, path: str) -> list[dict[str, str]] | None:
+        """Return a CSV file's lines by its header, or None where there is no such file."""
+        content = self.read(path)
+        return None if content is None else parse_csv(content)
+
+    def confusion(self, row: str) -> Counts:
+        """Return a row's counts by (actual class, predicted class)."""
+        table = self.table(f"metrics/confusion/{row}.csv") or []
+        return {(line["actual"], line["predicted"]): int(line["count"]) for line in table} or None
+
+    def hits(self, row: str) -> tuple[list[str], np.ndarray] | None:
+        """Return the fingerprint of the row's test images, and whether it got each right.
+
+        None where it isn't known.
+        """
+        figures = parse_metrics(self.read(f"metrics/rows/{row}.json") or b"{}")
+        return (figures["test_labels_sha256"], hits(figures)) if "predicted" in figures else None

@@ -1,0 +1,1 @@
+"""Images from anywhere to arrays, and what augmentation makes of them."""

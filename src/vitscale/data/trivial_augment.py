@@ -1,0 +1,162 @@
+"""TrivialAugment (Müller & Hutter 2021) for batches: one operation an image, at a random strength.
+
+The operations take and return uint8 values, as torchvision's own do, which the tests hold them against, image
+by image.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+# TrivialAugmentWide's operations (the paper's table 1, as in torchvision): name, least and greatest strength,
+# signed.
+TRIVIAL = [
+    ("identity", 0.0, 0.0, False),
+    ("shear_x", 0.0, 0.99, True),
+    ("shear_y", 0.0, 0.99, True),
+    ("translate_x", 0.0, 32.0, True),
+    ("translate_y", 0.0, 32.0, True),
+    ("rotate", 0.0, 135.0, True),
+    ("brightness", 0.0, 0.99, True),
+    ("color", 0.0, 0.99, True),
+    ("contrast", 0.0, 0.99, True),
+    ("sharpness", 0.0, 0.99, True),
+    ("posterize", 8.0, 2.0, False),
+    ("solarize", 255.0, 0.0, False),
+    ("autocontrast", 0.0, 0.0, False),
+    ("equalize", 0.0, 0.0, False),
+]
+GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+
+
+def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    factor = factor.view(-1, 1, 1, 1)
+    return (factor * images + (1 - factor) * other).clamp(0, 255).floor()
+
+
+def _gray(images: Tensor) -> Tensor:
+    red, green, blue = images.unbind(-1)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).floor()[..., None]
+
+
+def _sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    kernel = torch.ones(3, 1, 3, 3, device=images.device)
+    kernel[:, :, 1, 1] = 5
+    blurred = (
+        torch.nn.functional.conv2d(images.permute(0, 3, 1, 2), kernel / 13, groups=3)
+        .permute(0, 2, 3, 1)
+        .round()
+    )
+    inner, result = images[:, 1:-1, 1:-1], images.clone()  # the border stays as it is
+    result[:, 1:-1, 1:-1] = (inner + (1 - factor.view(-1, 1, 1, 1)) * (blurred - inner)).clamp(0, 255).floor()
+    return result
+
+
+def _autocontrast(images: Tensor) -> Tensor:
+    low, high = images.amin((1, 2), keepdim=True), images.amax((1, 2), keepdim=True)
+    flat = low == high
+    scale = torch.where(flat, 1.0, (high - low) * (1 / 255))
+    return ((images - torch.where(flat, 0.0, low)) / scale).clamp(0, 255).floor()
+
+
+def _equalize(images: Tensor) -> Tensor:
+    batch, height, width, channels = images.shape
+    values = images.long().permute(0, 3, 1, 2).reshape(batch * channels, -1)
+    offsets = 256 * torch.arange(batch * channels, device=images.device)[:, None]
+    counts = torch.bincount((values + offsets).flatten(), minlength=256 * batch * channels).view(-1, 256)
+    last = 255 - (counts.flip(1) > 0).to(torch.uint8).argmax(1, keepdim=True)
+    step = (height * width - counts.gather(1, last)) // 255
+    table = (counts.cumsum(1) - counts + step // 2) // step.clamp(min=1)
+    table = torch.where(step == 0, torch.arange(256, device=images.device), table.clamp(0, 255))
+    return table.gather(1, values).view(batch, channels, height, width).permute(0, 2, 3, 1).float()
+
+
+def _affine(images: Tensor, matrices: Tensor) -> Tensor:
+    """Return images moved by inverse matrices (b, 2, 3) in pixels about the centre; nearest, zero outside."""
+    batch, height, width, _ = images.shape
+    x = torch.linspace(-width * 0.5 + 0.5, width * 0.5 - 0.5, width, device=images.device)
+    y = torch.linspace(-height * 0.5 + 0.5, height * 0.5 - 0.5, height, device=images.device)
+    base = torch.stack(
+        [x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x).expand(height, width)],
+        -1,
+    )
+    scale = torch.tensor([0.5 * width, 0.5 * height], device=images.device)
+    grid = (base.view(1, -1, 3) @ (matrices.transpose(1, 2) / scale)).view(batch, height, width, 2)
+    moved = torch.nn.functional.grid_sample(
+        images.permute(0, 3, 1, 2), grid, "nearest", "zeros", align_corners=False
+    )
+    return moved.permute(0, 2, 3, 1)
+
+
+def _matrices(name: str, strength: Tensor, image_size: int) -> Tensor:
+    """Return the inverse affine matrices (b, 2, 3) of a geometric operation at each image's strength."""
+    matrices = torch.zeros(len(strength), 2, 3)
+    matrices[:, 0, 0] = matrices[:, 1, 1] = 1
+    if name == "shear_x":  # about the top edge, as TrivialAugment's reference code does
+        matrices[:, 0, 1], matrices[:, 0, 2] = strength, strength * (0.5 * image_size)
+    elif name == "shear_y":
+        matrices[:, 1, 0], matrices[:, 1, 2] = strength, strength * (0.5 * image_size)
+    elif name == "translate_x":
+        matrices[:, 0, 2] = -strength.trunc()
+    elif name == "translate_y":
+        matrices[:, 1, 2] = -strength.trunc()
+    elif name == "rotate":
+        angle = strength * (math.pi / 180)
+        matrices[:, 0, 0] = matrices[:, 1, 1] = angle.cos()
+        matrices[:, 0, 1], matrices[:, 1, 0] = -angle.sin(), angle.sin()
+    return matrices
+
+
+def operate(name: str, images: Tensor, strength: Tensor) -> Tensor:
+    """Apply an operation to float images (b, h, w, 3) of whole values 0..255, each at a strength (b,)."""
+    if name in GEOMETRIC:
+        return _affine(images, _matrices(name, strength, images.shape[1]).to(images.device))
+    strength = strength.to(images.device)
+    match name:
+        case "identity":
+            return images
+        case "brightness":
+            return _blend(images, torch.zeros_like(images), 1 + strength)
+        case "color":
+            return _blend(images, _gray(images), 1 + strength)
+        case "contrast":
+            return _blend(images, _gray(images).mean((1, 2, 3), keepdim=True), 1 + strength)
+        case "sharpness":
+            return _sharpness(images, 1 + strength)
+        case "posterize":
+            step = (2.0 ** (8 - strength)).view(-1, 1, 1, 1)
+            return (images / step).floor() * step
+        case "solarize":
+            return torch.where(images >= strength.view(-1, 1, 1, 1), 255 - images, images)
+        case "autocontrast":
+            return _autocontrast(images)
+        case "equalize":
+            return _equalize(images)
+    raise ValueError(name)
+
+
+def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """TrivialAugmentWide on float images (b, h, w, 3).
+
+    One operation, one of 31 strengths and a sign for each.
+    """
+    batch = len(images)
+    which = torch.randint(len(TRIVIAL), (batch,), generator=generator)
+    level = torch.randint(31, (batch,), generator=generator)
+    sign = 1 - 2 * torch.randint(2, (batch,), generator=generator)
+    result = images.clone()
+    for number, (name, low, high, signed) in enumerate(TRIVIAL):
+        chosen = (which == number).nonzero().flatten()
+        if name == "identity" or not len(chosen):
+            continue
+        strength = low + (high - low) * level[chosen] / 30
+        if name == "posterize":
+            strength = (
+                8 - level[chosen] / (30 / 6)
+            ).round()  # bits, written as torchvision does for the same rounding
+        if signed:
+            strength = strength * sign[chosen]
+        on_device = chosen.to(images.device)
+        result[on_device] = operate(name, images[on_device], strength)
+    return result

@@ -1,0 +1,182 @@
+"""Models in memory, a backbone under a linear head, and on disk.
+
+A backbone under a linear head, and the folder from which `build` makes it again.
+
+The folder has `model.safetensors` and `config.json`: the architecture's parameters as params.yaml has them,
+the names of its `classes` (none: no head), and what it wants of its input: `interpolation` for images of
+another size, `mean` and `std` of the channels, null until a training sets them from its data.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitscale.base.errors import UserError
+from vitscale.base.files import write_bytes, write_json
+from vitscale.models import resnet
+from vitscale.models.preprocessing import Preprocessing
+from vitscale.models.resnet import ResNet18Config, resnet18
+from vitscale.models.vit import VisionTransformer, VitConfig
+
+ARCHITECTURES: dict[str, type[VitConfig] | type[ResNet18Config]] = {
+    "vit": VitConfig,
+    "resnet18": ResNet18Config,
+}
+INPUT = ("classes", "interpolation", "mean", "std")  # beside the architecture's parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What config.json says of a model.
+
+    `order` is that of its keys, kept so that a copy has the same bytes.
+    """
+
+    architecture: VitConfig | ResNet18Config
+    classes: list[str]
+    interpolation: str
+    mean: list[float] | None
+    std: list[float] | None
+    order: list[str] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, content: dict) -> "ModelConfig":
+        """Return the config in a config.json's mapping.
+
+        Raises KeyError or TypeError where a key is missing or unknown.
+        """
+        options = {name: value for name, value in content.items() if name not in ("architecture", *INPUT)}
+        return cls(
+            architecture=ARCHITECTURES[content["architecture"]](**options),
+            order=list(content),
+            **{name: content[name] for name in INPUT},
+        )
+
+    @classmethod
+    def untrained(cls, entry: dict) -> "ModelConfig":
+        """Return the config of an untrained model without a head, from its entry of `models`."""
+        options = {name: value for name, value in entry.items() if name != "seed"}
+        return cls.from_json(
+            options | {"classes": [], "interpolation": "bilinear", "mean": None, "std": None}
+        )
+
+    def to_json(self) -> dict:
+        """Return the mapping that config.json holds."""
+        kind = next(name for name, each in ARCHITECTURES.items() if isinstance(self.architecture, each))
+        values = {
+            "architecture": kind,
+            **asdict(self.architecture),
+            **{name: getattr(self, name) for name in INPUT},
+        }
+        return {name: values[name] for name in self.order}
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the model wants of its input. Raises ValueError for one that has no statistics yet."""
+        if self.mean is None or self.std is None:
+            raise ValueError(
+                "an untrained model has no channel statistics before `with_statistics` gives it some"
+            )
+        return Preprocessing(
+            image_size=self.architecture.image_size,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+        )
+
+    def with_statistics(self, folder: Path) -> "ModelConfig":
+        """Return the config with a prepared data set's `mean` and `std`, unless it has some.
+
+        Trained models keep their own.
+        """
+        if self.mean is not None:
+            return self
+        statistics = json.loads((folder / "statistics.json").read_text())
+        return replace(self, mean=statistics["mean"], std=statistics["std"])
+
+
+class Classifier(nn.Module):
+    """A backbone and, with classes to tell apart, a linear head.
+
+    Images (batch, 3, s, s) to logits (batch, classes).
+
+    A new head is zero (Dosovitskiy et al. 2021, section 3.2), so it needs no seed. `config` says what the
+    model is.
+    """
+
+    def __init__(self, backbone: nn.Module, features: int, config: ModelConfig):
+        super().__init__()
+        self.backbone, self.features, self.config = backbone, features, config
+        self.head = nn.Linear(features, len(config.classes)) if config.classes else nn.Identity()
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits, or the features where there is no head."""
+        return self.head(self.backbone(images))
+
+    def head_alone(self) -> "Classifier":
+        """Return a new head for the backbone's features (batch, d), to be trained without it."""
+        return Classifier(nn.Identity(), self.features, self.config)
+
+
+def build(config: ModelConfig) -> Classifier:
+    """Return the model that a config describes, with fresh weights from torch's global random state."""
+    if isinstance(config.architecture, VitConfig):
+        return Classifier(VisionTransformer(config.architecture), config.architecture.dim, config)
+    return Classifier(resnet18(config.architecture), resnet.FEATURES, config)
+
+
+def save_model(folder: Path, config: ModelConfig, state: dict[str, Tensor]) -> None:
+    """Write a model's folder; the same weights give the same bytes."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    write_bytes(folder / "model.safetensors", save(tensors))
+    write_json(folder / "config.json", config.to_json())
+
+
+def load_model(folder: Path, classes: list[str] | None = None, statistics: Path | None = None) -> Classifier:
+    """Return a folder's model; with `classes` its head is left behind for a new one.
+
+    `statistics` is the prepared data set whose channel statistics it takes where it has none.
+    Raises UserError where the folder's files are damaged or don't belong together.
+    """
+    try:
+        config = ModelConfig.from_json(json.loads((folder / "config.json").read_text()))
+        state = load((folder / "model.safetensors").read_bytes())
+        if classes is not None:
+            config = replace(config, classes=classes)
+            state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+        model = build(config)
+        missing, unknown = model.load_state_dict(state, strict=False)
+        if unknown or any(classes is None or not name.startswith("head.") for name in missing):
+            raise KeyError(f"missing {missing}, unknown {unknown}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{folder} holds no usable model ({reason}); `dvc checkout` brings outputs back"
+        ) from error
+    if statistics:
+        model.config = config.with_statistics(statistics)
+    return model
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return how many numbers a model learns."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_macs(config: ModelConfig) -> int:
+    """Return the multiply-accumulates of one image's forward pass (products of matrices and convolutions)."""
+    size = config.architecture.image_size
+    with torch.device("meta"):
+        model = build(config).eval()
+        image = torch.empty(1, 3, size, size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    return counter.get_total_flops() // 2

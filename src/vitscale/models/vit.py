@@ -1,0 +1,148 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021), without its head."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vitscale.models.preprocessing import resize
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitConfig:
+    """A ViT's parameters, as params.yaml's `models` has them.
+
+    `pool` is "class" (a class token, as in the paper) or "mean" (over all patches; Beyer et al. 2022, *Better
+    plain ViT baselines*); `positions` is "learned" or "sincos". Stochastic depth grows linearly to its rate
+    at the last block.
+    """
+
+    image_size: int
+    patch_size: int
+    dim: int
+    depth: int
+    heads: int
+    mlp_dim: int
+    pool: str
+    positions: str
+    dropout: float
+    stochastic_depth: float
+
+
+def sincos_positions(grid: int, dim: int) -> Tensor:
+    """Return fixed 2-D sine-cosine positions, (grid * grid, dim) (Chen et al. 2021, MoCo v3, appendix A)."""
+    frequencies = 10_000.0 ** (-torch.arange(dim // 4) / (dim // 4))
+    angles = torch.arange(grid)[:, None] * frequencies
+    y, x = angles.repeat_interleave(grid, 0), angles.repeat(grid, 1)
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
+
+
+class Linear(nn.Linear):
+    """nn.Linear with the bias added apart: torch.compile then fuses it into what follows, without a copy."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the product and the bias."""
+        product = nn.functional.linear(inputs, self.weight)
+        return product + self.bias.to(product.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2), tokens (batch, n, dim) to the same."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = Linear(dim, 3 * dim)
+        self.out = Linear(dim, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return each token's share of the others."""
+        batch, n, dim = tokens.shape
+        q, k, v = self.qkv(tokens).view(batch, n, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        # Written out, since for as few tokens as an image of 32x32 has the backward pass of
+        # scaled_dot_product_attention takes half of a training step on a CPU.
+        weights = (q * (dim // self.heads) ** -0.5 @ k.transpose(-2, -1)).softmax(-1)
+        return self.out((weights @ v).transpose(1, 2).reshape(batch, n, dim))
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block with stochastic depth (Huang et al. 2016) on both of its branches."""
+
+    def __init__(self, dim: int, heads: int, mlp_dim: int, dropout: float, drop_path: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attention = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = nn.Sequential(Linear(dim, mlp_dim), nn.GELU(), Linear(mlp_dim, dim))
+        self.dropout, self.drop_path = dropout, drop_path
+
+    def residual(self, branch: Tensor) -> Tensor:
+        """Return a branch's values with dropout and stochastic depth."""
+        if self.training and self.dropout:
+            branch = nn.functional.dropout(branch, self.dropout)
+        if self.training and self.drop_path:
+            keep = torch.rand(len(branch), 1, 1, device=branch.device) >= self.drop_path
+            branch = branch * keep / (1 - self.drop_path)
+        return branch
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return tokens (batch, n, dim) after attention and MLP."""
+        tokens = tokens + self.residual(self.attention(self.norm1(tokens)))
+        return tokens + self.residual(self.mlp(self.norm2(tokens)))
+
+
+class VisionTransformer(nn.Module):
+    """ViT (Dosovitskiy et al. 2021, section 3.1) without its head.
+
+    Images (batch, 3, s, s) to features (batch, dim).
+    """
+
+    def __init__(self, config: VitConfig):
+        super().__init__()
+        self.patch_size, self.dropout = config.patch_size, config.dropout
+        self.grid = grid = config.image_size // config.patch_size
+        dim, has_class_token = config.dim, config.pool == "class"
+        # A patch's values are in the order (row, column, channel).
+        self.patch_embedding = nn.Linear(3 * config.patch_size**2, dim)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, dim)) if has_class_token else None
+        if config.positions == "learned":
+            self.positions = nn.Parameter(0.02 * torch.randn(1, grid**2 + has_class_token, dim))
+        else:
+            fixed = torch.cat([torch.zeros(int(has_class_token), dim), sincos_positions(grid, dim)])[None]
+            self.register_buffer("positions", fixed, persistent=False)
+        rates = [config.stochastic_depth * i / max(config.depth - 1, 1) for i in range(config.depth)]
+        self.blocks = nn.Sequential(
+            *(Block(dim, config.heads, config.mlp_dim, config.dropout, rate) for rate in rates)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def positions_on(self, grid: int) -> Tensor:
+        """Return the positions (1, tokens, dim) of grid x grid patches, interpolated from the full size's."""
+        if grid == self.grid:
+            return self.positions
+        device = self.positions.device
+        # As a product with a matrix, since the backward pass of interpolation isn't deterministic on CUDA.
+        one_hot = torch.eye(self.grid**2, device=device).view(-1, 1, self.grid, self.grid)
+        shares = resize(one_hot, grid, "bilinear").view(self.grid**2, grid**2).T
+        with torch.autocast(device.type, enabled=False):
+            patches = shares @ self.positions[:, -(self.grid**2) :]
+        return torch.cat([self.positions[:, : -(self.grid**2)], patches], dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the class token, or the mean of all tokens, after the last block."""
+        batch, _, height, width = images.shape
+        p = self.patch_size
+        patches = images.permute(0, 2, 3, 1).reshape(batch, height // p, p, width // p, p, 3).transpose(2, 3)
+        tokens = self.patch_embedding(patches.reshape(batch, -1, p * p * 3))
+        if self.class_token is not None:
+            tokens = torch.cat([self.class_token.expand(batch, -1, -1).to(tokens.dtype), tokens], dim=1)
+        # In the type of the products, so that under autocast the tokens stay bfloat16 from block to block.
+        tokens = tokens + self.positions_on(height // p).to(tokens.dtype)
+        if self.training and self.dropout:
+            tokens = nn.functional.dropout(tokens, self.dropout)
+        tokens = self.blocks(tokens)
+        return self.norm(tokens[:, 0]) if self.class_token is not None else self.norm(tokens).mean(1)

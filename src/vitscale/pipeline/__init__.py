@@ -1,0 +1,1 @@
+"""What a stage script stands on, and what it asks for."""

@@ -1,0 +1,182 @@
+"""What every stage script stands on: it may use what dvc.yaml lists for it, all of that, and nothing else.
+
+`run(main, __file__)` calls `main(stage)` in the folder of the pipeline. Outputs are built aside and moved
+into place when all of them are whole, so a stage that fails or is killed leaves nothing behind. Of several
+processes that torchrun starts each builds them, and the first one's are kept.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vitscale.base.digests import digest, md5
+from vitscale.base.errors import UserError
+from vitscale.base.files import locked, write_bytes
+from vitscale.base.processes import PROCESSES, RANK
+from vitscale.pipeline.consistency import check
+from vitscale.pipeline.graph import declared, find, pipeline_in
+
+# Partial outputs, locks, notes of finished trainings: on the outputs' file system, ignored by git and DVC.
+STATE = Path(".vitscale")
+PUT_BACK = (
+    "`git checkout params.yaml && dvc repro` for the committed parameters: either brings back what DVC has "
+    "removed"
+)
+# End, stage, seconds, CPU seconds of each run; ignored too, since no two take equally long.
+TIMINGS = Path("timings.csv")
+
+
+class Stage:
+    """One stage as dvc.yaml declares it.
+
+    `key` is the entry of its `foreach` mapping, empty where it has none.
+    """
+
+    def __init__(self, name: str, key: str | None):
+        self.name, self.key, self.label = name, key or "", f"{name}@{key}" if key else name
+        pipeline, self.params = pipeline_in(Path())
+        try:
+            check(self.params)
+        except UserError as error:  # DVC has removed the stage's outputs by now; the run cache has them
+            raise UserError(f"{error}\nput that right, then `dvc repro`, or {PUT_BACK}") from None
+        stages = declared(pipeline, self.params)
+        if self.label not in stages:
+            keys = [label.removeprefix(f"{name}@") for label in stages if label.startswith(f"{name}@")]
+            raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(keys)}")
+        self.declared = stages[self.label]
+        self.used: dict[str, set[str]] = {kind: set() for kind in self.declared}
+        self.note: tuple[str, Path] | None = None
+        self.partial = STATE / "partial" / (f"{self.label}.{RANK}" if RANK else self.label)
+
+    def _use(self, kind: str, wanted: str, separator: str) -> None:
+        for entry in self.declared[kind]:
+            if wanted == entry or wanted.startswith(entry + separator):
+                self.used[kind].add(entry)
+                return
+        raise LookupError(f"{self.label} uses {wanted}, which dvc.yaml doesn't list among its {kind}")
+
+    def param(self, dotted: str) -> Any:
+        """Return a parameter that dvc.yaml lists for this stage, by its own name or that of its mapping."""
+        self._use("params", dotted, ".")
+        return find(self.params, dotted)
+
+    def dep(self, path: str) -> Path:
+        """Return the path of a listed dependency or of something inside it."""
+        self._use("deps", path, "/")
+        return Path(path)
+
+    def out(self, path: str) -> Path:
+        """Return where to build a listed output."""
+        self._use("outs", path, "/")
+        built = self.partial / path
+        built.parent.mkdir(parents=True, exist_ok=True)
+        return built
+
+    def digest(self, *extra: object) -> str:
+        """Return a hash of all that decides the outputs.
+
+        Code, inputs, parameters, and what the caller adds.
+        """
+        content = {
+            "stage": self.label,
+            "extra": extra,
+            "params": {name: find(self.params, name) for name in self.declared["params"]},
+            "deps": {path: digest(Path(path)) for path in self.declared["deps"]},
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def trained(self, state: Path, out: str) -> None:
+        """Say that a training is over; its saved state stays until dvc.lock records `out`, a file of its."""
+        self.note = md5(self.partial / out), state
+
+    def finish(self) -> None:
+        """Move the outputs into place.
+
+        Raises LookupError where dvc.yaml lists something that was never used.
+        """
+        for kind, entries in self.declared.items():
+            for entry in entries:
+                if entry not in self.used[kind] and not entry.endswith(".py"):
+                    raise LookupError(
+                        f"dvc.yaml lists {entry} among the {kind} of {self.label}, which never used it"
+                    )
+        if RANK:
+            return
+        for path in map(Path, self.declared["outs"]):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        for path in map(Path, self.declared["outs"]):
+            if path.is_dir():  # a process that outlived its `dvc repro` was here first
+                shutil.rmtree(path)
+            os.replace(self.partial / path, path)
+        if self.note:
+            known, state = self.note
+            write_bytes(STATE / "trained" / state.stem, f"{known} {state}".encode())
+
+
+def release_states(label: str) -> None:
+    """Delete the states of finished trainings whose outputs dvc.lock records: DVC's cache has those by then.
+
+    Not before: a training whose `dvc` is killed between its end and that record must not run again. Nor those
+    of the stage that starts, by its label: DVC would not run it if it had them, whatever a lock says that
+    came with a clone.
+    """
+    notes, lock = sorted((STATE / "trained").glob("*@*")), Path("dvc.lock")
+    recorded = lock.read_text(encoding="utf-8") if notes and lock.exists() else ""
+    for note in notes:
+        known, state = note.read_text(encoding="utf-8").split(" ", 1)
+        if known in recorded and note.name.rsplit("-", 1)[0] != label:
+            Path(state).unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
+
+
+def _say(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, UserError):
+        what = f"{error.filename or 'writing an output'}: {error.strerror or error}"
+        return f"{what}; make room or mend the permissions, then run it again"
+    return str(error)
+
+
+def run(main: Callable[[Stage], None], script: str) -> None:
+    """Run a stage script: `script` is its `__file__`, its one argument the entry's key."""
+    started, cpu = time.monotonic(), time.process_time()
+    try:
+        stage = Stage(Path(script).stem, sys.argv[1] if len(sys.argv) > 1 else None)
+        with locked(STATE / "locks" / stage.label):
+            for old in [
+                stage.partial,
+                *(stage.partial.parent.glob(f"{stage.label}.*") if PROCESSES == 1 else []),
+            ]:
+                shutil.rmtree(old, ignore_errors=True)
+            if not RANK:
+                release_states(stage.label)
+            try:
+                main(stage)
+                stage.finish()
+            finally:
+                shutil.rmtree(stage.partial, ignore_errors=True)
+        if RANK:
+            return
+        with open(TIMINGS, "a", encoding="utf-8") as log:
+            log.write(
+                f"{time.strftime('%Y-%m-%dT%H:%M:%S')},{stage.label},{time.monotonic() - started:.1f},"
+                f"{time.process_time() - cpu:.1f}\n"
+            )
+    except (UserError, OSError) as error:
+        sys.exit("\n".join(f"error: {line}" for line in _say(error).splitlines()))
+    except MemoryError:
+        sys.exit("error: out of memory; lower the recipe's batch_size")
+    except KeyboardInterrupt as stop:
+        print(f"\n{str(stop) or 'stopped; run it again'}", file=sys.stderr)
+        sys.exit(130)
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which light stages don't import
+            sys.exit(
+                f"error: out of device memory ({str(error).splitlines()[0]}); lower the recipe's batch_size"
+            )
+        raise

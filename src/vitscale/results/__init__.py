@@ -1,0 +1,1 @@
+"""What scores say: accuracies with their intervals, tables, curves."""

@@ -1,0 +1,288 @@
+"""The page on the scaling curve: its picture, its figures, and what they show and don't show."""
+
+from vitscale.base.entries import Published
+from vitscale.results.scaling import Point, compared, curves_of, slope
+
+
+def findings(found: list[Point]) -> list[str]:
+    """Return sentences on what the curves show; the figures decide each."""
+    curves = curves_of(found)
+    said: list[str] = []
+    for (model, protocol, data), curve in curves.items():
+        name, fit = f"{model}, {protocol}, {data}", slope(curve)
+        if fit:
+            value, half = fit
+            kind = (
+                "neither clearly falls nor rises" if abs(value) <= half else "falls" if value < 0 else "rises"
+            )
+            said.append(
+                f"{name}: by a straight line in log-log the error {kind} with pretraining images; its slope "
+                f"is {value:.3f} ± {half:.3f}."
+            )
+        else:
+            said.append(
+                f"{name}: no slope, which takes three numbers of pretraining images and errors above 0."
+            )
+        nothing = next((point for point in curve if not point.images), None)
+        if nothing and len(curve) > 1:
+            gain, half = compared(curve[-1], nothing)
+            verdict = (
+                "makes no difference beyond the interval"
+                if abs(gain) <= half
+                else "gains"
+                if gain > 0
+                else "loses"
+            )
+            said.append(
+                f"{name}: pretraining on {curve[-1].images:,} images {verdict} against an untrained start "
+                f"with the same fine-tuning ({gain:+.2%} ± {half:.2%})."
+            )
+    for (model, protocol, data), curve in curves.items():
+        said += [
+            crossing(curve, curves[other], f"{protocol}, {data}")
+            for other in curves
+            if other[1:] == (protocol, data) and model < other[0]
+        ]
+    return said
+
+
+def crossing(first: list[Point], second: list[Point], name: str) -> str:
+    """Return which of two models is ahead at each number of pretraining images, and whether that turns."""
+    at = {point.images: point for point in second}
+    ahead: dict[int, str] = {}
+    for point in first:
+        if point.images in at:
+            gain, half = compared(point, at[point.images])
+            ahead[point.images] = (
+                "neither" if abs(gain) <= half else point.model if gain > 0 else at[point.images].model
+            )
+    leaders = set(ahead.values()) - {"neither"}
+    if len(leaders) > 1:
+        end = "the lead changes within what was measured"
+    elif len(leaders) == 1 and "neither" not in ahead.values():
+        end = "neither curve overtakes the other within what was measured"
+    else:
+        end = "whether one overtakes the other is not settled"
+    listed = "; ".join(f"{model} at {images:,}" for images, model in ahead.items()) or "nothing to compare"
+    return (
+        f"{name}, which of {first[0].model} and {second[0].model} is ahead beyond the interval by "
+        f"pretraining images: {listed}. So {end}."
+    )
+
+
+def table(found: list[Point]) -> dict:
+    """Return the curve as metrics keep it: each curve's slope, and each point's figures."""
+    slopes = {" ".join(key): fit[0] for key, curve in curves_of(found).items() if (fit := slope(curve))}
+    heads = (
+        "model",
+        "protocol",
+        "pretrained_on",
+        "images",
+        "target_images",
+        "seeds",
+        "accuracy",
+        "ci95_low",
+        "ci95_high",
+    )
+    lines = [
+        (
+            point.model,
+            point.protocol,
+            point.data,
+            point.images,
+            point.target_images,
+            len(point.rows),
+            point.accuracy,
+            *point.interval,
+        )
+        for point in found
+    ]
+    return {"slopes": slopes, "points": [dict(zip(heads, line, strict=True)) for line in lines]}
+
+
+def page(found: list[Point], published: dict[str, Published], target: str) -> str:
+    """Return the Markdown page: figures, what they show, and what they don't."""
+    heads = [
+        "model",
+        "protocol",
+        "pretrained on",
+        "pretraining images",
+        f"{target} images",
+        "seeds",
+        "accuracy",
+        "95% interval",
+    ]
+    lines = [
+        f"# Accuracy on {target} by pretraining images",
+        "",
+        "![Accuracy by pretraining images](scaling.svg)",
+        "",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
+    ]
+    lines += [
+        f"| {point.model} | {point.protocol} | {point.data or '—'} | {point.images:,} | "
+        f"{point.target_images:,} | {len(point.rows)} | {point.accuracy:.2%} | ± {point.half:.2%}"
+        f"{'' if point.over_seeds else ', test images alone'} |"
+        for point in found
+    ]
+    lines += [
+        "",
+        "Accuracy is the mean over seeds on the test images; the best epoch was chosen on validation images. "
+        "Intervals are over seeds, whose variance is pooled over a model's points of one protocol and number "
+        f"of {target} images, and over test images.",
+        "",
+        "## What the curve shows",
+        "",
+        *(f"- {sentence}" for sentence in findings(found)),
+        "",
+        "## What it doesn't show",
+        "",
+    ]
+    measured = [point.images for point in found if point.images]
+    if measured:
+        lines.append(
+            f"- Anything outside {min(measured):,} to {max(measured):,} pretraining images, or other data, "
+            "sizes of the models and longer trainings."
+        )
+    lines.append(
+        "- Points at their best: a model had one recipe and the same number of steps at every number "
+        "pretraining images, which may suit few images less than many. An untrained start had no pretraining "
+        "steps, so it had less training and not only less data."
+    )
+    if published:
+        names = ", ".join(f"{name} {entry.accuracy:.2%}" for name, entry in published.items())
+        lines.append(
+            f"- The published points ({names}): a course project's, of other models, image sizes and "
+            "schedules, with the epoch chosen on test images. They are drawn for scale and enter no figure "
+            "here."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def drawing(found: list[Point], published: dict[str, Published], target: str) -> dict:
+    """Return the Vega-Lite picture.
+
+    Accuracy by pretraining images, and beside it by target images from the largest start.
+    """
+    counts = sorted(
+        {point.images for point in found if point.images} | {entry.images for entry in published.values()}
+    )
+    none = counts[0] / 3  # a log axis has no 0
+    curves = [
+        figures(point) | {"curve": " ".join(key), "images": point.images or none}
+        for key, curve in curves_of(found).items()
+        for point in curve
+    ]
+    known = [
+        {"name": name, "images": entry.images, "accuracy": entry.accuracy}
+        for name, entry in published.items()
+    ]
+    labels = f"datum.value < {counts[0]} ? 'none' : format(datum.value, ',')"
+    first = panel(curves, "pretraining images", f"{target} test accuracy", [none, *counts], labels, 560)
+    first["layer"] += [
+        {
+            "data": {"values": known},
+            "mark": mark | {"color": "#555555"},
+            "encoding": {
+                "x": {"field": "images", "type": "quantitative"},
+                "y": {"field": "accuracy", "type": "quantitative"},
+                **text,
+            },
+        }
+        for mark, text in (
+            ({"type": "point", "shape": "diamond"}, {}),
+            ({"type": "text", "align": "right", "dx": -8, "fontSize": 9}, {"text": {"field": "name"}}),
+        )
+    ]
+    panels, largest = [first], max(point.images for point in found)
+    second = [
+        figures(point)
+        | {"curve": f"{point.model} {point.protocol} {point.data}", "images": point.target_images}
+        for point in found
+        if point.images == largest
+    ]
+    ticks = sorted({value["images"] for value in second})
+    if len(ticks) > 1:
+        panels.append(
+            panel(
+                second,
+                f"{target} images, after pretraining on {largest:,}",
+                None,
+                ticks,
+                "format(datum.value, ',')",
+                260,
+            )
+        )
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "background": "white",
+        "hconcat": panels,
+        "resolve": {"scale": {"y": "shared"}},
+        "title": f"Accuracy on {target}, with 95% intervals over seeds and test images; diamonds: a course "
+        "project's figures",
+    }
+
+
+def figures(point: Point) -> dict:
+    """Return a point as the drawing takes it."""
+    low, high = point.interval
+    return {
+        "model": point.model,
+        "protocol": point.protocol,
+        "accuracy": point.accuracy,
+        "low": low,
+        "high": high,
+    }
+
+
+def panel(
+    values: list[dict], x_title: str, y_title: str | None, ticks: list[float], labels: str, width: int
+) -> dict:
+    """Return the Vega-Lite layers of curves with intervals over a log axis of images."""
+    x = {
+        "field": "images",
+        "type": "quantitative",
+        "title": x_title,
+        "scale": {"type": "log", "domain": [ticks[0] / 1.3, ticks[-1] * 1.5]},
+        "axis": {"grid": False, "values": ticks, "labelExpr": labels, "labelOverlap": True},
+    }
+    y = {
+        "field": "accuracy",
+        "type": "quantitative",
+        "title": y_title,
+        "scale": {"zero": False},
+        "axis": {"format": "%"},
+    }
+    color = {"field": "model", "type": "nominal"}
+    dash = {
+        "field": "protocol",
+        "type": "nominal",
+        "scale": {"domain": ["full", "linear_probe"], "range": [[1, 0], [5, 4]]},
+    }
+    return {
+        "width": width,
+        "height": 360,
+        "data": {"values": values},
+        "layer": [
+            {
+                "mark": {"type": "line", "point": True},
+                "encoding": {
+                    "x": x,
+                    "y": y,
+                    "color": color,
+                    "strokeDash": dash,
+                    "detail": {"field": "curve"},
+                },
+            },
+            {
+                "mark": "rule",
+                "encoding": {
+                    "x": x,
+                    "y": {"field": "low", "type": "quantitative"},
+                    "y2": {"field": "high"},
+                    "color": color,
+                },
+            },
+        ],
+    }

@@ -1,0 +1,1 @@
+"""How to compute, not what: the device, its precision, several processes."""

@@ -1,0 +1,73 @@
+"""Several processes at one training, as torchrun starts them: how they meet, and what they tell each other.
+
+Each function is the identity where there is one process.
+"""
+
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vitscale.base.errors import UserError
+from vitscale.base.processes import PROCESSES, RANK
+
+Value = TypeVar("Value")
+
+
+def join(device: torch.device) -> None:
+    """Meet the other processes, each with a device of its own."""
+    if PROCESSES > 1 and not distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # A day: the first process may wait for another one that is at the same training.
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=timedelta(days=1))
+
+
+def part_of(batch_size: int) -> slice:
+    """Return which of a batch are this process's. Raises UserError where equal parts can't be had."""
+    if batch_size % PROCESSES:
+        raise UserError(
+            f"{PROCESSES} processes can't have equal parts of a batch of {batch_size}; change the recipe's "
+            "batch_size"
+        )
+    share = batch_size // PROCESSES
+    return slice(RANK * share, (RANK + 1) * share)
+
+
+def share_statistics(model: nn.Module, device: torch.device) -> None:
+    """Let batch norm take its statistics over the batch of all processes.
+
+    Raises UserError on a CPU, where torch can't.
+    """
+    if PROCESSES > 1 and any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        if device.type == "cpu":
+            raise UserError(
+                "batch norm can't be shared by processes on CPUs; start this model's stage without torchrun"
+            )
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def share_gradients(model: nn.Module) -> nn.Module:
+    """Return a model whose backward pass leaves the means of all processes' gradients."""
+    return DistributedDataParallel(model, broadcast_buffers=False) if PROCESSES > 1 else model
+
+
+def mean(values: Tensor) -> Tensor:
+    """Return the values' mean over all processes."""
+    if PROCESSES > 1:
+        values = values.clone()
+        distributed.all_reduce(values)
+        values /= PROCESSES
+    return values
+
+
+def of_first(value: Value) -> Value:
+    """Return the first process's value in every process."""
+    if PROCESSES > 1:
+        values = [value]
+        distributed.broadcast_object_list(values)
+        value = values[0]
+    return value

@@ -1,0 +1,1 @@
+"""The one training loop, and the one forward pass over many images."""

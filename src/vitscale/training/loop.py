@@ -1,0 +1,251 @@
+"""The one training loop, for pretraining, full fine-tuning and the linear probe.
+
+It knows no stage and no params.yaml.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from vitscale.base.errors import UserError
+from vitscale.base.processes import RANK
+from vitscale.base.progress import progress, say
+from vitscale.data.arrays import Split, stratified
+from vitscale.data.augment import Policy, augment, generator_for
+from vitscale.models.store import Classifier
+from vitscale.runtime import distributed
+from vitscale.runtime.device import Compute, can_compile
+from vitscale.training.checkpoint import Checkpoint
+from vitscale.training.inference import predict
+from vitscale.training.optimizers import Recipe, learning_rate, make_optimizers
+
+CHECK_EVERY = 50  # steps between looks at the loss: on a GPU each look waits for the device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do with a model and a split: on which share of it, how, for how long, at which peak rate.
+
+    `sizes` are sides of the images in pixels; each has an equal share of the epochs (progressive resizing, as
+    in Tan & Le 2021, *EfficientNetV2*, section 4). With `frozen_backbone` the head alone is trained.
+    """
+
+    recipe: Recipe
+    policy: Policy
+    fraction: float
+    sizes: list[int]
+    epochs: int
+    lr: float
+    seed: int
+    frozen_backbone: bool = False
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch's figures; `lr` is that of its last step."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training leaves: its best epoch's weights, by validation accuracy, and each epoch's figures."""
+
+    state: dict[str, Tensor]
+    best_epoch: int
+    validation_accuracy: float
+    history: list[Epoch]
+
+
+def on_device(images: np.ndarray, device: torch.device) -> Tensor:
+    """Return images on the device, read a part at a time: the machine's memory may not hold them all."""
+    resident = torch.empty(images.shape, dtype=torch.from_numpy(images[:1].copy()).dtype, device=device)
+    for start in range(0, len(images), 10_000):
+        part = images[start : start + 10_000]
+        resident[start : start + len(part)] = torch.from_numpy(np.array(part))
+    return resident
+
+
+class Training:
+    """A model with its data, optimizer and schedule; `batch` and `step` together are one step.
+
+    Of several processes that torchrun started each takes an equal part of every batch. All draw the whole
+    batch's images and augmentation, as a single process does, so that a mix can have its partner from another
+    part.
+    """
+
+    def __init__(self, model: Classifier, split: Split, plan: Plan, compute: Compute):
+        recipe, device = plan.recipe, compute.device
+        self.model, self.split, self.plan, self.compute = model.to(device), split, plan, compute
+        self.indices = stratified(split.labels, plan.fraction, plan.seed)
+        self.batch_size = min(recipe.batch_size, len(split))
+        self.part = distributed.part_of(self.batch_size)
+        # As many for a fraction of the images as for all: else less data would mean less training too.
+        self.steps_per_epoch = len(split) // self.batch_size  # an epoch's last, smaller batch is left out
+        self.total_steps = plan.epochs * self.steps_per_epoch
+        self.warmup_steps = min(round(recipe.warmup_epochs * self.steps_per_epoch), self.total_steps - 1)
+        model.backbone.requires_grad_(not plan.frozen_backbone)
+        if not plan.frozen_backbone:
+            distributed.share_statistics(model, device)
+        self.optimizers = make_optimizers(model, recipe)
+        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self.average = None
+        if (
+            recipe.ema_decay
+        ):  # a frozen backbone's buffers are copied, since averaging would round its counters
+            averaged = get_ema_multi_avg_fn(recipe.ema_decay)
+            self.average = AveragedModel(model, multi_avg_fn=averaged, use_buffers=not plan.frozen_backbone)
+        compiled: nn.Module = model
+        if recipe.compile and can_compile():
+            compiled = cast(nn.Module, torch.compile(model, dynamic=False))
+        self.forward = distributed.share_gradients(compiled)
+        self.resident = None
+        if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
+            self.resident = on_device(split.images, device)
+
+    def train_mode(self) -> None:
+        """Let the model train; a probe's batch norms keep their statistics."""
+        self.model.train()
+        self.model.backbone.train(not self.plan.frozen_backbone)
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """Return an epoch's indices: all images in random order, a fraction as often as that takes."""
+        draws, count = generator_for(self.plan.seed, 1, epoch), len(self.indices)
+        passes = math.ceil(self.steps_per_epoch * self.batch_size / count)
+        return np.concatenate(
+            [self.indices[torch.randperm(count, generator=draws).numpy()] for _ in range(passes)]
+        )
+
+    def batch(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
+        """Return this process's part of a step's images and soft targets (b, classes), on the device.
+
+        The images are augmented and standardised, (b, 3, s, s) with the epoch's side s; features as stored.
+        """
+        plan, config, device = self.plan, self.model.config, self.compute.device
+        if self.resident is None:  # from the memory-mapped file
+            images = torch.from_numpy(self.split.images[indices]).to(device)
+        else:
+            images = self.resident[torch.from_numpy(indices).to(device)]
+        labels = torch.from_numpy(self.split.labels[indices]).to(device)
+        classes, preprocessing = len(config.classes), config.preprocessing
+        if images.ndim == 2:
+            return images[self.part], nn.functional.one_hot(labels[self.part], classes).float()
+        draws = generator_for(plan.seed, 2, step)
+        images, targets = augment(images, labels, classes, plan.policy, preprocessing.mean, draws)
+        size = plan.sizes[step // self.steps_per_epoch * len(plan.sizes) // plan.epochs]
+        return preprocessing.to_input(images[self.part], size), targets[self.part]
+
+    def step(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
+        """Update the weights once; return the loss of this process's part, still on the device."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate(step)
+        with self.compute.autocast():
+            loss = self.loss(self.forward(images).float(), targets)
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.plan.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.recipe.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return loss.detach()
+
+    def rate(self, step: int) -> float:
+        """Return a step's learning rate."""
+        return learning_rate(step, self.total_steps, self.warmup_steps, self.plan.lr)
+
+    def epoch(self, epoch: int) -> float:
+        """Train for one epoch (from 0); return its mean loss.
+
+        Raises UserError where the loss is no number.
+        """
+        key = (self.plan.seed, 3, epoch) + ((RANK,) if RANK else ())  # no two processes drop the same
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_for(*key))))
+        self.train_mode()
+        order, first = self.epoch_order(epoch), epoch * self.steps_per_epoch
+        losses: list[Tensor] = []
+        for i in progress(range(self.steps_per_epoch), self.steps_per_epoch, f"epoch {epoch + 1}"):
+            chosen = order[i * self.batch_size : (i + 1) * self.batch_size]
+            losses.append(self.step(*self.batch(chosen, first + i), first + i))
+            if (i + 1) % CHECK_EVERY == 0 or i + 1 == self.steps_per_epoch:
+                self._check(losses, first)
+        return distributed.mean(torch.stack(losses)).double().mean().item()
+
+    def _check(self, losses: list[Tensor], first: int) -> None:
+        recent = distributed.mean(torch.stack(losses[-CHECK_EVERY:]))
+        if not recent.isfinite().all():
+            step = first + len(losses) - len(recent) + int(recent.isfinite().logical_not().int().argmax())
+            raise UserError(
+                f"the loss is no longer a finite number at step {step} "
+                f"(learning rate {self.rate(step):.3g}); lower lr or the entry's lr_scale, or give the "
+                "recipe a clip_norm"
+            )
+
+    def scored_model(self) -> Classifier:
+        """Return the model that validation scores and that is kept.
+
+        The running average where the recipe has one.
+        """
+        return self.model if self.average is None else cast(Classifier, self.average.module)
+
+    def state(self) -> dict:
+        """Return all that `restore` takes to go on from here."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+
+    def restore(self, state: dict) -> None:
+        """Go on from a state."""
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result:
+    """Train for the epochs that the checkpoint doesn't hold yet and return the result."""
+    saved = checkpoint.load() or {"epochs": 0, "history": [], "best": None}
+    best, history, kept, epochs = saved["best"], saved["history"], saved["epochs"], training.plan.epochs
+    if kept:
+        verb = "going on" if kept < epochs else "nothing left to train"
+        say(f"{verb} after epoch {kept} of {epochs}, from {checkpoint.path}")
+    if 0 < kept < epochs:
+        training.restore(saved["training"])
+    labels = torch.from_numpy(validation.labels)
+    try:
+        for epoch in range(kept, epochs):
+            train_loss = training.epoch(epoch)
+            model = training.scored_model()
+            logits = predict(model, validation.images, training.compute)
+            loss = nn.functional.cross_entropy(logits, labels).item()
+            accuracy = (logits.argmax(1) == labels).double().mean().item()
+            last_rate = training.optimizers[0].param_groups[0]["lr"]
+            history.append([epoch + 1, last_rate, train_loss, loss, accuracy])
+            say(
+                f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss {loss:.4f}, "
+                f"validation accuracy {accuracy:.2%}"
+            )
+            if best is None or accuracy > best["accuracy"]:
+                state = {name: value.cpu() for name, value in copy.deepcopy(model.state_dict()).items()}
+                best = {"epoch": epoch + 1, "accuracy": accuracy, "state": state}
+            going_on = None if epoch + 1 == epochs else training.state()
+            checkpoint.save({"epochs": epoch + 1, "history": history, "best": best, "training": going_on})
+            kept = epoch + 1
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; run it again to go on after epoch {kept} of {epochs}") from None
+    return Result(best["state"], best["epoch"], best["accuracy"], [Epoch(*figures) for figures in history])
