@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 from dvc.utils.serialize import modify_yaml
+
 from forked import start
-
 from tiny import ROOT, run
-from vitscale.files import digest, read_yaml
-
-sys.path.insert(0, str(ROOT))
-
-from tools.restamp import compare, restamp  # noqa: E402 (from this checkout)
+from tools.restamp import compare, restamp
+from vitscale.base.config import read_yaml
+from vitscale.base.digests import digest
 
 UP_TO_DATE = "Data and pipelines are up to date."
 
@@ -48,7 +46,9 @@ def repo(done, tmp_path):
 
 def most_used(folder: Path) -> Path:
     """Return the file of the library that most stages depend on."""
-    paths = [dep["path"] for stage in read_yaml(folder / "dvc.lock")["stages"].values() for dep in stage["deps"]]
+    paths = [
+        dep["path"] for stage in read_yaml(folder / "dvc.lock")["stages"].values() for dep in stage["deps"]
+    ]
     return folder / max((path for path in paths if "src/" in path), key=paths.count)
 
 
@@ -57,7 +57,9 @@ def add(path: Path, line: str) -> None:
 
 
 def locks(folder: Path) -> dict:
-    return {path: read_yaml(path)["stages"] for path in (folder / "dvc.lock", folder / "examples/other/dvc.lock")}
+    return {
+        path: read_yaml(path)["stages"] for path in (folder / "dvc.lock", folder / "examples/other/dvc.lock")
+    }
 
 
 def test_a_comment_is_written_into_every_lock(repo, forked):
@@ -70,14 +72,19 @@ def test_a_comment_is_written_into_every_lock(repo, forked):
     ran = forked.new()
     stages = before[repo / "dvc.lock"]
     assert sorted(ran) == sorted([*stages, *stages])
-    assert f"dvc.lock: {len(stages)} stages written\n" in said and f"examples/other/dvc.lock: {len(stages)} stages written\n" in said
+    assert (
+        f"dvc.lock: {len(stages)} stages written\n" in said
+        and f"examples/other/dvc.lock: {len(stages)} stages written\n" in said
+    )
     assert "rerun" not in said and run("dvc", "status", cwd=repo).stdout.strip() == UP_TO_DATE
     assert ".py" not in run("dvc", "status", cwd=repo / "examples/other").stdout
     for path, after in locks(repo).items():
         for label, stage in after.items():
             old = before[path][label]
             assert {**stage, "deps": None} == {**old, "deps": None}
-            assert [dep for dep in stage["deps"] if not dep["path"].endswith(".py")] == [dep for dep in old["deps"] if not dep["path"].endswith(".py")]
+            assert [dep for dep in stage["deps"] if not dep["path"].endswith(".py")] == [
+                dep for dep in old["deps"] if not dep["path"].endswith(".py")
+            ]
     stamped = locks(repo)
     run("dvc", "repro", cwd=repo)
     assert forked.new() == [] and locks(repo) == stamped
@@ -86,8 +93,13 @@ def test_a_comment_is_written_into_every_lock(repo, forked):
 def test_another_result_is_named_and_nothing_touched(repo):
     """Catches a lock that says of results that they come from code which gives others."""
     script = repo / "stages/init.py"
-    script.write_text(script.read_text().replace(
-        "if __name__", "import torch\n\nseeded = torch.manual_seed\ntorch.manual_seed = lambda seed: seeded(seed + 1)\n\nif __name__", 1))
+    script.write_text(
+        script.read_text().replace(
+            "if __name__",
+            "import torch\n\nseeded = torch.manual_seed\ntorch.manual_seed = lambda seed: seeded(seed + 1)\n\nif __name__",
+            1,
+        )
+    )
     before = {path: digest(path) for path in locks(repo)}
     failed = run(sys.executable, "-m", "tools.restamp", "--pipeline", ".", cwd=repo, check=False)
     assert failed.returncode == 1 and "init@vit: models/start/vit-scratch" in failed.stderr.splitlines()
@@ -108,11 +120,17 @@ def test_only_what_was_shown_is_written(repo, tmp_path):
     written, rerun = restamp(repo, base, kinds - {"evaluate"})
     after = read_yaml(repo / "dvc.lock")["stages"]
     changed = {label for label in before if before[label] != after[label]}
-    assert changed == before.keys() - {"evaluate@vit-digits", "finetune@vit-digits", "prepare@digits"} and written == len(changed)
+    assert changed == before.keys() - {
+        "evaluate@vit-digits",
+        "finetune@vit-digits",
+        "prepare@digits",
+    } and written == len(changed)
     assert dict(line.split(": ") for line in rerun) == {
-        "evaluate@vit-digits": "no such stage was compared, or it leaves a new output", "init@vit": "was never run",
+        "evaluate@vit-digits": "no such stage was compared, or it leaves a new output",
+        "init@vit": "was never run",
         "finetune@vit-digits": "its command, parameters, inputs or outputs are other ones too",
-        "prepare@digits": "it ran with other code than the old one here; give an older BASE"}
+        "prepare@digits": "it ran with other code than that of BASE",
+    }
 
 
 def test_what_counts_as_a_difference():
@@ -125,4 +143,7 @@ def test_what_counts_as_a_difference():
     assert compare(new, old)[0] == ["compare: picture"]
     assert compare(old, {**old, "init@b": {"y": "2"}})[0] == ["init@b: y"]
     del new["init@b"]
-    assert compare(old, new)[0] == ["only the old code has the stage init@b"] and compare(new, old)[0][-1] == "only the new code has the stage init@b"
+    assert (
+        compare(old, new)[0] == ["only the old code has the stage init@b"]
+        and compare(new, old)[0][-1] == "only the new code has the stage init@b"
+    )
