@@ -17,8 +17,31 @@ import forked as forking
 from tiny import PARAMS, hub_entry, run, undisturbed
 from vitscale.data.arrays import Split, SplitWriter, load_split
 
+# pytest-xdist hands out whole modules in the order of their tests. These take longest and go first: none is left alone at the end.
+LONG = [
+    "restamp",
+    "interrupted",
+    "runs_are_kept",
+    "pipeline",
+    "back_and_forth",
+    "graph",
+    "report",
+    "failed_transfers",
+    "sharing",
+    "states",
+    "added_starts",
+    "projects",
+    "distributed",
+    "export",
+    "dvc_yaml",
+    "checkpoint",
+    "pretrained",
+    "taking_away",
+]
+
 
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: ([f"test_{name}" for name in LONG] + [item.path.stem]).index(item.path.stem))
     mirror = Path(os.environ.get("VITSCALE_MIRROR") or "/nowhere")
     has_mirror = all(
         (mirror / name).is_dir() or (mirror / f"{name}.zip").is_file() for name in ("cifar10", "cifar100")
