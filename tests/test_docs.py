@@ -93,7 +93,9 @@ def test_every_page_is_reached_from_the_readme():
 def test_a_broken_link_is_found():
     """The checks above can't see a fault."""
     page = "# One `two`: three\n\n## Again\n\n## Again\n\n"
-    good = "[a](README.md) [b](#one-two-three) [c](#again-1) [d](https://example.org/x) ![e](docs/plots.png)\n"
+    good = (
+        "[a](README.md) [b](#one-two-three) [c](#again-1) [d](https://example.org/x) ![e](docs/plots.png)\n"
+    )
     bad = "[f](gone.md) [g](#two) [h](README.md#gone)\n\n    [in code](gone.md)\n"
     assert broken(ROOT / "README.md", page + good) == []
     assert broken(ROOT / "README.md", page + bad) == [
@@ -115,16 +117,26 @@ def test_readme_is_read_in_two_minutes():
 
 def test_readme_shows_the_committed_figures():
     """A row ran again, or was added, and the README still has the old figures."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line.startswith("|")]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in README.splitlines()
+        if line.startswith("|")
+    ]
     head = next(i for i, line in enumerate(lines) if line[0] == "row")
     rest = lines[head + 2 :]
     length = next((i for i, line in enumerate(rest) if len(line) != len(lines[head])), len(rest))
     table = [dict(zip(lines[head], line, strict=True)) for line in rest[:length]]
-    shown = [(line["row"], line["accuracy"], line["95% interval"], line["published"]) for line in table if line["accuracy"] != "not run"]
+    shown = [
+        (line["row"], line["accuracy"], line["95% interval"], line["published"])
+        for line in table
+        if line["accuracy"] != "not run"
+    ]
     wanted = []
     with open(ROOT / "metrics/accuracy.csv", newline="", encoding="utf-8") as file:
         for line in csv.DictReader(file):
-            accuracy, low, high = (f"{float(line[name]):.2%}" for name in ("accuracy", "ci95_low", "ci95_high"))
+            accuracy, low, high = (
+                f"{float(line[name]):.2%}" for name in ("accuracy", "ci95_low", "ci95_high")
+            )
             published = f"{float(line['published']):.2%}" if line["published"] else "—"
             wanted.append((line["row"], accuracy, f"{low} to {high}", published))
     assert shown == wanted and len(wanted) > 5
@@ -134,7 +146,9 @@ def test_commands_that_the_pages_name_exist():
     """A command was renamed, or a page has one that never was."""
     named = set()
     for page in PAGES:
-        for name in re.findall(r"(?:^ *|`|&& |\$ |-m )vitscale +([a-z_]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+        for name in re.findall(
+            r"(?:^ *|`|&& |\$ |-m )vitscale +([a-z_]+)", page.read_text(encoding="utf-8"), re.MULTILINE
+        ):
             named.add((name, page.name))
     assert {name for name, _ in named} == set(COMMANDS), named
     text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
