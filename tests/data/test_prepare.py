@@ -1,6 +1,7 @@
 """The split into training and validation images, statistics, and leaks from the test split."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -223,7 +224,7 @@ def test_the_same_input_gives_the_same_bytes(pipeline, prepare):
                 "plots/preview/target.png",
             },
         ),
-        ("d", {"augment": dict.fromkeys(names, POLICIES["strong"])}, {"plots/preview/target.png"}),
+        ("d", {"augment": dict.fromkeys(names, asdict(POLICIES["strong"]))}, {"plots/preview/target.png"}),
         ("e", {"seed": 1, "lr": 1.0}, set()),
     ):
         other = prepare(pipeline(name, train, test, **changes))

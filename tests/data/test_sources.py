@@ -195,7 +195,7 @@ def test_entries_of_one_source_are_looked_up_by_name(mirror, tmp_path):
     data = make_set(3)
     write_folder(mirror / "cifar10-again", members_of(data))
     write_folder(mirror / "cifar10", members_of(make_set(4)))
-    assert written("cifar10-again", {"source": "cifar10"}, tmp_path / "out")[0] == {
+    assert written("cifar10-again", {"source": "cifar10", "sha256": {}}, tmp_path / "out")[0] == {
         split: documented(data[split]) for split in SPLITS
     }
 

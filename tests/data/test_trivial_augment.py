@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from pictures import pictures
-from vitscale.data import augment as module
+from vitscale.data import trivial_augment as module
 from vitscale.data.augment import generator_for
 from vitscale.data.trivial_augment import TRIVIAL, operate, trivial_augment
 

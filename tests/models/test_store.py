@@ -132,4 +132,4 @@ def test_other_classes_than_the_weights_have(tmp_path):
     change(classes=list("abcdefgh"))(tmp_path)
     with pytest.raises(UserError, match=str(tmp_path)):
         load_model(tmp_path)
-    assert load_model(tmp_path, ["a", "b"])[1]["classes"] == ["a", "b"]
+    assert load_model(tmp_path, ["a", "b"]).config.classes == ["a", "b"]
