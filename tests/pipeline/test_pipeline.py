@@ -84,13 +84,12 @@ def test_a_policy_that_a_stage_does_not_use_leaves_it_alone(copy):
     ]
 
 
-@pytest.mark.parametrize("typed, lr", [("1e-4", 1e-4), ("1e-5", 1e-5)])
-def test_experiment_with_another_lr(copy, typed, lr):
+def test_experiment_with_another_lr(copy):
     """`dvc exp run -S lr=1e-5` works as typed, though DVC writes 1e-05; preparation is not run again."""
-    result = run("dvc", "exp", "run", "-S", f"lr={typed}", cwd=copy)
+    result = run("dvc", "exp", "run", "-S", "lr=1e-5", cwd=copy)
     assert ran(result) == ["pretrain@vit-digits", "finetune@vit-digits", "evaluate@vit-digits", "compare"]
     [epoch] = json.loads((copy / "metrics/history/finetune/vit-digits.json").read_text())["epochs"]
-    assert 0 < epoch["lr"] < lr
+    assert 0 < epoch["lr"] < 1e-5
     assert ROW in run("dvc", "metrics", "diff", cwd=copy).stdout
 
 
