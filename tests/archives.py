@@ -13,7 +13,6 @@ from vitscale.data.sources import SPLITS, Download, open_source, write_split
 FOLDER = {"source": "imagefolder", "image_size": 32, "sha256": {"train": None, "test": None}}
 
 
-# ---- helpers ----
 def make_set(seed: int = 0, classes: tuple = ("bird", "cat", "dog"), count: int = 4, size: int = 32) -> dict:
     """Return {split: {class: uint8 (n, size, size, 3)}}; in each class the last image is a copy of the first."""
     rng = np.random.default_rng(seed)

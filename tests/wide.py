@@ -4,6 +4,7 @@ from tiny import PARAMS, outputs, run
 from vitscale.base.digests import digest
 from vitscale.data.sources import open_source, write_split
 
+ROW = "metrics/rows/vit-digits.json"
 OFF = {
     "crop_padding": 0,
     "flip": False,
@@ -59,9 +60,6 @@ def state(folder):
     return outputs(folder) | {name: digest(folder / name) for name in ("dvc.lock", "params.yaml")}
 
 
-# The same for experiments, and over branches and a remote
-
-
 # What runs where only the learning rate is another one.
 TRAINING = [
     "compare",
@@ -71,6 +69,3 @@ TRAINING = [
     "finetune@vit-digits",
     "pretrain@vit-digits",
 ]
-
-
-ROW = "metrics/rows/vit-digits.json"

@@ -22,7 +22,6 @@ UNKNOWN = {"train": None, "test": None}
 WRONG = 64 * "0"
 
 
-# ---- a pipeline's folder, a mirror beside it, and what other stages have left there ----
 def make_set(size: int = 32, count: int = 4) -> dict:
     """Return {split: {class: uint8 (count, size, size, 3)}}."""
     rng = np.random.default_rng(0)

@@ -10,7 +10,6 @@ from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
 
 
-# Reading YAML
 @pytest.fixture
 def read(tmp_path):
     """Return a function that writes a text and reads it as YAML."""

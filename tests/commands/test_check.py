@@ -11,7 +11,6 @@ from schemas import changed, faults
 from tiny import ROOT
 
 
-# The command
 def command(*arguments: str) -> subprocess.CompletedProcess:
     """Run `vitscale check` in the checkout's root, with the checkout's own code."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}

@@ -6,7 +6,6 @@ import pytest
 from vitscale.data.arrays import stratified
 
 
-# The data
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 0.77, 1.0])
 def test_stratified(fraction):
     """A class gets another share than the fraction of its images, or none at all, or an image is drawn twice."""

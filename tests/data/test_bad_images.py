@@ -11,7 +11,6 @@ from vitscale.data.sources import SPLITS, Download, open_source
 from works import UNKNOWN, damaged, encode, fingerprints, make_set, members_of
 
 
-# ---- images ----
 def avif_without_its_colours() -> bytes:
     content = encode(make_set()["train"]["cat"][0], "AVIF")
     at = content.index(b"mdat") + 4

@@ -8,7 +8,6 @@ import pytest
 from vitscale.base.files import write_bytes
 from works import fingerprints, make_set, members_of
 
-# ---- no room ----
 FULL = "(.+: )?File too large; make room or mend the permissions, then run it again"
 
 

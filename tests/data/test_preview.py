@@ -12,7 +12,6 @@ from vitscale.data.augment import Policy
 from vitscale.data.prepare import channel_statistics, preview
 
 
-# ---- the preview ----
 def tiles(picture: Image.Image, size: int) -> np.ndarray:
     """Cut the picture: two screen pixels a pixel, two between tiles, 120 for the names; (rows, columns, size, size, 3)."""
     pixels, step = np.asarray(picture), 2 * size + 2

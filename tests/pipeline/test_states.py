@@ -10,7 +10,6 @@ from forked import wait_for
 from tiny import run, write_params
 
 
-# What stands in for the cache until DVC has the outputs
 def test_a_whole_run_leaves_no_state(repo, commands, checkpoints):
     """Catches states of finished trainings that pile up: a ResNet-18's takes 45 MB."""
     write_params(repo, lr=0.002)

@@ -11,7 +11,6 @@ from vitscale.base.config import read_yaml
 from wide import state
 
 
-# Refused values and entries that are gone
 def test_a_refused_value_names_the_way_back(repo, commands):
     """Catches an error after which the removed outputs must be trained again, or the command in it does something else."""
     before = state(repo)

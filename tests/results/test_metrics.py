@@ -36,7 +36,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(1, keepdims=True)
 
 
-# Figures
 @pytest.mark.parametrize(("count", "classes"), [(500, 7), (1, 2), (33, 100)])
 def test_scores_equal_scikit_learns(count, classes):
     """Accuracy or cross-entropy isn't what scikit-learn calculates from the same logits."""

@@ -17,7 +17,6 @@ from vitscale.results.metrics import (
 from vitscale.results.summary import accuracy_table, control_of, curves, gain, leftovers, summarise
 from vitscale.results.tables import by_class
 
-# Tables
 TUNING = {
     "protocol": "full",
     "inputs": "prepared",

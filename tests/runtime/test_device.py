@@ -15,7 +15,6 @@ from vitscale.runtime import device
 from vitscale.runtime.device import Compute
 
 
-# The device
 @pytest.fixture
 def settings_kept():
     """Put torch's global settings back, which device.setup changes."""

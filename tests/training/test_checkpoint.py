@@ -31,7 +31,6 @@ class Killing(Checkpoint):
             raise Killed
 
 
-# Checkpoints
 RESUMED = {
     "vit adamw": (VIT | {"dropout": 0.2, "stochastic_depth": 0.1}, ADAMW | {"ema_decay": 0.9}, 4, 3e-3),
     "vit muon": (VIT | {"dropout": 0.2, "depth": 2}, MUON, 3, 3e-3, [16, 24, 32]),

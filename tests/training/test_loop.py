@@ -19,7 +19,6 @@ from vitscale.training.loop import fit
 from vitscale.training.optimizers import learning_rate
 
 
-# Training
 def test_loss_falls_for_the_vit(split):
     """The ViT can't even learn 64 images by heart."""
     training = training_of(split, epochs=25, lr=1e-2, policy=OFF)
