@@ -1,14 +1,13 @@
 """tools.restamp: code that gives the same bytes gets its hashes into the locks, other code gets nothing."""
 
 import copy
+import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from dvc.utils.serialize import modify_yaml
 
-from forked import start
 from tiny import ROOT, run
 from tools.restamp import compare, restamp
 from vitscale.base.config import read_yaml
@@ -17,15 +16,7 @@ from vitscale.base.digests import digest
 UP_TO_DATE = "Data and pipelines are up to date."
 
 
-@pytest.fixture(scope="module", autouse=True)
-def forked(tmp_path_factory):
-    commands, server = start(tmp_path_factory.mktemp("python"))
-    with pytest.MonkeyPatch.context() as patch:
-        commands.put_first(patch)
-        patch.setenv("PYTHONPATH", str(ROOT))
-        yield commands
-    server.kill()
-    server.wait()
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.fixture
@@ -56,6 +47,19 @@ def add(path: Path, line: str) -> None:
     path.write_text(f"{path.read_text()}{line}\n")
 
 
+def restamped(folder: Path, **options):
+    return run(
+        "python",
+        "-m",
+        "tools.restamp",
+        "--pipeline",
+        ".",
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        **options,
+    )
+
+
 def locks(folder: Path) -> dict:
     return {
         path: read_yaml(path)["stages"] for path in (folder / "dvc.lock", folder / "examples/other/dvc.lock")
@@ -68,7 +72,7 @@ def test_a_comment_is_written_into_every_lock(repo, forked):
     assert "modified" in run("dvc", "status", cwd=repo).stdout
     before = locks(repo)
     forked.new()
-    said = run(sys.executable, "-m", "tools.restamp", "--pipeline", ".", cwd=repo).stdout
+    said = restamped(repo).stdout
     ran = forked.new()
     stages = before[repo / "dvc.lock"]
     assert sorted(ran) == sorted([*stages, *stages])
@@ -101,7 +105,7 @@ def test_another_result_is_named_and_nothing_touched(repo):
         )
     )
     before = {path: digest(path) for path in locks(repo)}
-    failed = run(sys.executable, "-m", "tools.restamp", "--pipeline", ".", cwd=repo, check=False)
+    failed = restamped(repo, check=False)
     assert failed.returncode == 1 and "init@vit: models/start/vit-scratch" in failed.stderr.splitlines()
     assert "prepare" not in failed.stderr and {path: digest(path) for path in locks(repo)} == before
 

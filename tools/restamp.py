@@ -49,13 +49,11 @@ def clone(root: Path, folder: Path, base: str | None) -> None:
 def run(name: str, folder: Path, scratch: Path) -> dict[str, dict[str, str]]:
     """Run a pipeline with no cache, lock or saved training; return each stage's outputs with their hashes."""
     (folder / "dvc.lock").unlink(missing_ok=True)
-    dvc = [sys.executable, "-m", "dvc"]
-    subprocess.run([*dvc, "cache", "dir", "-q", "--local", scratch / "cache"], cwd=folder, check=True)
+    subprocess.run(["dvc", "cache", "dir", "-q", "--local", str(scratch / "cache")], cwd=folder, check=True)
     env = os.environ | {"VITSCALE_CHECKPOINTS": str(scratch / "checkpoints")}
-    said, began, pipe, same = [], time.monotonic(), subprocess.PIPE, subprocess.STDOUT
-    with subprocess.Popen(
-        [*dvc, "repro"], cwd=folder, env=env, text=True, stdout=pipe, stderr=same
-    ) as process:
+    said, began = [], time.monotonic()
+    command = ["sh", "-c", "exec dvc repro 2>&1"]
+    with subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE) as process:
         for line in process.stdout or []:
             said.append(line)
             if line.startswith("Running stage '"):
@@ -91,7 +89,7 @@ def recorded(path: Path) -> dict:
 
 
 def restamp(folder: Path, base: Path, same: set[str]) -> tuple[int, list[str]]:
-    """Write the code's hashes into a pipeline's dvc.lock; `base` is that pipeline's folder with the old code.
+    """Write the code's hashes into a folder's dvc.lock, of which `base` is the folder with the old code.
 
     Return how many stages it wrote, and a line for each that must run instead.
     """
