@@ -46,6 +46,8 @@ while program is None:
             os._exit(0)
         for number, file in enumerate(files):
             os.dup2(file, number)
+        # Fresh ones: those of the server may be files, where this one's are pipes.
+        sys.stdout, sys.stderr = (open(number, "w", 1, closefd=False) for number in (1, 2))
         folder, program, arguments, environment, largest = json.loads(message)
     caller.close()
 os.chdir(folder)

@@ -11,7 +11,6 @@ from tiny import ROOT
 from vitscale.base.config import read_yaml
 from vitscale.pipeline.graph import read_pipeline
 from vitscale.pipeline.recorded import leftovers, not_run
-from vitscale.results.summary import summarise
 
 PIPELINES = [ROOT, ROOT / "examples/digits", ROOT / "examples/scaling"]
 
@@ -78,41 +77,3 @@ def test_workflow_and_ci_check_before_they_run():
     for path in (".github/workflows/pull-request.yml", ".ci/run"):
         text = (ROOT / path).read_text()
         assert 0 < text.index("pytest -n 0 tests/test_committed_run.py") < text.index("&& dvc repro")
-
-
-def test_readme_shows_the_committed_table():
-    pipeline, params, _ = parts(ROOT)
-    text = summarise(
-        params["rows"],
-        params["pretrain"],
-        params["weights"],
-        params["published"],
-        params["target"],
-        ROOT / "metrics/rows",
-    )
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) > 5 and "\n".join(table) in (ROOT / "README.md").read_text()
-
-
-def test_readme_maps_every_flag_of_the_course_project():
-    text = (ROOT / "README.md").read_text().split("course project's flags")[1].split("##")[0]
-    for flag in [
-        "mode",
-        "batch_size",
-        "epochs",
-        "image_size",
-        "num_classes",
-        "data_dir",
-        "patch_size",
-        "dim",
-        "heads",
-        "depth",
-        "mlp_dim",
-        "dropout",
-        "optimizer",
-        "lr",
-        "weight_decay",
-        "checkpoint",
-        "model_name",
-    ]:
-        assert f"`{flag}`" in text

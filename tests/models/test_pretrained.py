@@ -108,7 +108,12 @@ def test_no_pickle_runs_code(mirror, tmp_path, source):
     evil = {"a": Runs(tmp_path / "it ran")}
     if source == "torchvision":
         entry, path = (
-            {"source": source, "name": "ResNet18_Weights.IMAGENET1K_V1"},
+            {
+                "source": source,
+                "name": "ResNet18_Weights.IMAGENET1K_V1",
+                "data": "imagenet1k",
+                "license": "MIT",
+            },
             mirror / "resnet18-f37072fd.pth",
         )
     else:

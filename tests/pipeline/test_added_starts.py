@@ -11,7 +11,7 @@ from PIL import Image
 from served import served_by_torchvision
 from tiny import PARAMS, ROOT, run, tiny, write_params
 from vitscale.base.config import read_yaml
-from vitscale.data.sources import open_source, write_split
+from vitscale.data.sources import Download, open_source, write_split
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -26,10 +26,10 @@ def few_images(mirror: Path, name: str = "few", image_size: int = 32) -> dict:
                 Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
                     mirror / name / split / label / f"{i}.png"
                 )
-    entry = {"source": "imagefolder", "image_size": image_size}
+    entry = {"source": "imagefolder", "image_size": image_size, "sha256": {}}
     return entry | {
         "sha256": {
-            split: write_split(open_source(name, entry), split, mirror / "written")
+            split: write_split(open_source(name, Download(**entry)), split, mirror / "written")
             for split in ("train", "test")
         }
     }
