@@ -146,7 +146,7 @@ def page(found: list[Point], published: dict[str, Published], target: str) -> st
             "sizes of the models and longer trainings."
         )
     lines.append(
-        "- Points at their best: a model had one recipe and the same number of steps at every number "
+        "- Points at their best: a model had one recipe and the same number of steps at every number of "
         "pretraining images, which may suit few images less than many. An untrained start had no pretraining "
         "steps, so it had less training and not only less data."
     )
