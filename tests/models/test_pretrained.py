@@ -107,15 +107,8 @@ def test_no_pickle_runs_code(mirror, tmp_path, source):
     """A checkpoint with code in it has it run."""
     evil = {"a": Runs(tmp_path / "it ran")}
     if source == "torchvision":
-        entry, path = (
-            {
-                "source": source,
-                "name": "ResNet18_Weights.IMAGENET1K_V1",
-                "data": "imagenet1k",
-                "license": "MIT",
-            },
-            mirror / "resnet18-f37072fd.pth",
-        )
+        entry = {"source": source, "name": "ResNet18_Weights.IMAGENET1K_V1", "data": "x", "license": "MIT"}
+        path = mirror / "resnet18-f37072fd.pth"
     else:
         entry = hub_entry(mirror)
         (mirror / entry["name"] / "model.safetensors").unlink()
