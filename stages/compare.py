@@ -14,13 +14,14 @@ from vitscale.pipeline.stage import Stage, run
 from vitscale.results.picture import drawing
 from vitscale.results.study import Study
 from vitscale.results.summary import accuracy_table, curves, leftovers, summarise
-from vitscale.results.tables import write_csv
+from vitscale.results.tables import figures_in, write_csv
 
 EPOCH = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
 
 
 def main(stage: Stage) -> None:
-    study = Study.read(stage.param, stage.dep("metrics/rows"), stage.dep("metrics/history"))
+    folders = stage.dep("metrics/rows"), stage.dep("metrics/history")
+    study = Study.read(stage.param, figures_in(folders[0].parent))
     text = summarise(study)
     write_bytes(stage.out("metrics/summary.md"), text.encode())
     bounds = ["row", "accuracy", "ci95_low", "ci95_high", "published"]
@@ -28,7 +29,7 @@ def main(stage: Stage) -> None:
     write_csv(stage.out("metrics/curves.csv"), ["stage", "entry", *EPOCH], curves(study))
     write_bytes(stage.out("metrics/accuracy.svg"), vl_convert.vegalite_to_svg(drawing(study)).encode())
     print(text)
-    if stray := leftovers(study):
+    if stray := leftovers(study, folders[0].parent):
         where = os.path.relpath(".", ROOT)
         print(
             f"params.yaml has no entry for {', '.join(map(str, stray))}; in the repository's root "

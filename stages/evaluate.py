@@ -5,12 +5,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
+import numpy as np
+
 from vitscale.base.errors import UserError
 from vitscale.base.files import write_metrics
 from vitscale.data.arrays import load_split
-from vitscale.models.store import count_macs, count_parameters, load_model
+from vitscale.models.store import count_macs, count_parameters, load_model, trained_models
 from vitscale.pipeline.stage import Stage, run
-from vitscale.results.metrics import confusion, per_class, scores
+from vitscale.results.metrics import confusion, mean_scores, per_class, scores
 from vitscale.results.tables import by_class, write_csv
 from vitscale.runtime.device import setup
 from vitscale.training.inference import predict
@@ -20,20 +22,22 @@ def main(stage: Stage) -> None:
     compute, row, target = setup(stage.param("precision")), stage.key, stage.param("target")
     split = load_split(stage.dep(f"data/raw/{target}/test"))
     folder = stage.dep(f"models/finetuned/{row}")
-    model = load_model(folder)
-    if model.config.classes != split.classes:
-        raise UserError(f"{folder} tells other classes apart than {target} has; run finetune@{row}")
-    logits = predict(model, split.images, compute).numpy()
-    predicted, classes = logits.argmax(1), split.classes
-    counts = confusion(split.labels, predicted, len(classes))
+    answers: list[np.ndarray] = []
+    for each in trained_models(folder):
+        model = load_model(each)
+        if model.config.classes != split.classes:
+            raise UserError(f"{each} tells other classes apart than {target} has; run finetune@{row}")
+        answers.append(predict(model, split.images, compute).numpy())
+    predicted, classes = np.stack([logits.argmax(1) for logits in answers]), split.classes
+    counts = np.sum([confusion(split.labels, each, len(classes)) for each in predicted], axis=0)
     write_metrics(
         stage.out(f"metrics/rows/{row}.json"),
-        scores(logits, split.labels)
+        mean_scores([scores(logits, split.labels) for logits in answers], predicted == split.labels)
         | {
             "parameters": count_parameters(model),
             "macs": count_macs(model.config),
             **per_class(counts),
-            **by_class(split.labels, predicted, classes),
+            **by_class(split.labels, predicted if len(answers) > 1 else predicted[0], classes),
         },
     )
     write_csv(

@@ -12,10 +12,12 @@ from vitscale.pipeline.stage import Stage, run
 from vitscale.results.scaling import points
 from vitscale.results.scaling_page import drawing, page, table
 from vitscale.results.study import Study
+from vitscale.results.tables import figures_in
 
 
 def main(stage: Stage) -> None:
-    study = Study.read(stage.param, stage.dep("metrics/rows"), stage.dep("metrics/history"), weights=False)
+    folders = stage.dep("metrics/rows"), stage.dep("metrics/history")
+    study = Study.read(stage.param, figures_in(folders[0].parent), weights=False)
     found, published, target = points(study, stage.dep("data/prepared")), study.published, study.target
     text = page(found, published, target)
     write_bytes(stage.out(f"metrics/{stage.key}.md"), text.encode())

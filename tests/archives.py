@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -57,12 +58,12 @@ def write_zip(where: Path, members: dict[str, bytes], compression: int = zipfile
             archive.writestr(name, content)
 
 
-def documented(by_class: dict[str, np.ndarray], width: int = 1) -> str:
-    """The fingerprint as shared/data/unpack.py says it: the class id in one byte, then the pixels, sorted in a class."""
-    content = b""
+def documented(by_class: dict[str, np.ndarray]) -> str:
+    """The fingerprint as `write_split` says it: the names, then class ids in four bytes with pixels, sorted in a class."""
+    content = (json.dumps(sorted(by_class), ensure_ascii=False) + "\n").encode()
     for label, images in enumerate(by_class[name] for name in sorted(by_class)):
         for pixels in sorted(image.tobytes() for image in images):
-            content += label.to_bytes(width, "big") + pixels
+            content += label.to_bytes(4, "big") + pixels
     return hashlib.sha256(content).hexdigest()
 
 

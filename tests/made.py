@@ -10,6 +10,7 @@ from vitscale.models import store
 from vitscale.models.preprocessing import Preprocessing
 from vitscale.models.store import Classifier, ModelConfig
 from vitscale.results.study import Study
+from vitscale.results.tables import figures_in
 from vitscale.runtime.device import Compute
 
 CPU = Compute(torch.device("cpu"))
@@ -43,7 +44,7 @@ TRAINING = {
 
 
 def study(rows: dict, pretrain: dict, folder: Path, **others) -> Study:
-    """Return a study of such entries, what they leave out filled in; `folder` has scores/ and history/."""
+    """Return a study of such entries, what they leave out filled in; `folder` has rows/ and history/."""
     return Study(
         target=others.get("target", "things"),
         rows={name: Row(**TRAINING | {"inputs": "prepared"} | row) for name, row in rows.items()},
@@ -53,6 +54,5 @@ def study(rows: dict, pretrain: dict, folder: Path, **others) -> Study:
         },
         weights=others.get("weights", {}),
         models=others.get("models", {}),
-        scores=folder / "scores",
-        history=folder / "history",
+        figures=figures_in(folder),
     )

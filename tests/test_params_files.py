@@ -51,7 +51,9 @@ def test_a_rows_comment_is_its_accuracy(folder):
     """A comment is of an older run, is missing, or stands where nothing was run."""
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", f"{folder}/metrics/rows"], cwd=ROOT)
     if changed.returncode:  # 1: a run on this machine gave other figures; 129: this is no git repository
-        pytest.skip(f"{folder}/metrics/rows are not the committed ones; .ci/run looks before it runs anything")
+        pytest.skip(
+            f"{folder}/metrics/rows are not the committed ones; .ci/run looks before it runs anything"
+        )
     section = re.split(r"(?m)^(?=\w+:)", (ROOT / folder / "params.yaml").read_text())
     [rows] = [part for part in section if part.startswith("rows:")]
     said = dict(re.findall(r"(?m)^  ([\w-]+): # (\d+\.\d\d%)", rows))

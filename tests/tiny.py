@@ -17,8 +17,8 @@ PIPELINES = [
     *sorted(path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("examples/*/dvc.yaml")),
 ]
 SHA256 = {
-    "train": "d24828dbae283836eabecba2d13d432d5a3e86d06de5ab80c4d195fd704b95a7",
-    "test": "12bcc3a7aa4fc8c1ba65d6b56d910cdcfe1dc086a284278e3c31cdbe7f077919",
+    "train": "c99d844cd9c456483813b37517a8a0415c8e2f4a35e8472f9a0a02cbcff0ebe7",
+    "test": "fd015064c963d0bb363aaa0a5e0e0431acc2a733d3dce94d6d3a0f034ecd870c",
 }
 PARAMS = {
     "lr": 1e-3,

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import re
 import resource
@@ -32,11 +33,12 @@ def make_set(size: int = 32, count: int = 4) -> dict:
 
 
 def fingerprints(data: dict) -> dict[str, str]:
-    """A sha256 over class id (one byte) and pixels, in the order (class id, pixels)."""
+    """A sha256 over the names, and class id (four bytes) and pixels, in the order (class id, pixels)."""
     return {
         split: hashlib.sha256(
-            b"".join(
-                bytes([label]) + pixels
+            (json.dumps(sorted(by_class)) + "\n").encode()
+            + b"".join(
+                label.to_bytes(4, "big") + pixels
                 for label, name in enumerate(sorted(by_class))
                 for pixels in sorted(image.tobytes() for image in by_class[name])
             )

@@ -5,12 +5,13 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from exported import command
 from made import CPU
 from vitscale.commands.export import export
 from vitscale.data.arrays import load_split
+from vitscale.data.sources import Download, open_source, write_split
 from vitscale.models.store import load_model
 from vitscale.training.inference import predict
 
@@ -36,6 +37,11 @@ def pictures(tmp_path, photographs):
     (folder / "folder.png").mkdir()
     (folder / "notes.txt").write_text("no image")
     return folder
+
+
+def square(image: np.ndarray) -> np.ndarray:
+    """Return an image as the data set of these models would store it."""
+    return np.asarray(ImageOps.fit(Image.fromarray(image), (32, 32), Image.Resampling.BICUBIC))
 
 
 def test_predict_reads_any_image(finished, pictures):
@@ -67,10 +73,15 @@ def test_predict_reads_any_image(finished, pictures):
     for name in sorted({*answers} - {"gray.png", "deep.png"}):
         image = Image.open(pictures / name).convert("RGB")
         turned = np.array(image.rotate(-90, expand=True) if name == "turned.jpg" else image)
-        wanted = predict(model, [turned], CPU).softmax(1)[0]
+        wanted = predict(model, [square(turned)], CPU).softmax(1)[0]
         assert answers[name]["probability"] == pytest.approx(wanted.max().item(), abs=1e-6), name
         assert answers[name]["class"] == model.config.classes[wanted.argmax()]
-    flat = predict(model, [np.array(Image.open(pictures / "turned.jpg"))], CPU).softmax(1)[0].max().item()
+    flat = (
+        predict(model, [square(np.array(Image.open(pictures / "turned.jpg")))], CPU)
+        .softmax(1)[0]
+        .max()
+        .item()
+    )
     assert abs(answers["turned.jpg"]["probability"] - flat) > 1e-5  # else turning wouldn't be seen
 
 
@@ -131,6 +142,28 @@ def test_predictions_are_those_of_evaluation(from_the_hub, tmp_path):
     ]
     assert found == evaluated
     assert len(set(found)) == 2
+
+
+@pytest.mark.parametrize("row", ["vit", "resnet18"])
+def test_photographs_go_the_way_of_the_test_images(finished, tmp_path, monkeypatch, row):
+    """Of 2:1 photographs the data set takes the centre square and `predict` squashes them: other classes than were scored."""
+    draws = np.random.default_rng(3)
+    for number in range(24):
+        coarse = Image.fromarray(draws.integers(0, 256, (3, 6, 3), dtype=np.uint8))
+        for split in ("train", "test"):
+            path = tmp_path / f"mirror/wide/{split}/{number % 2}/{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse.resize((96, 48), Image.Resampling.BICUBIC).save(path)
+    monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path / "mirror"))
+    source = open_source("wide", Download(source="imagefolder", image_size=32, sha256={}))
+    write_split(source, "test", tmp_path / "test")
+    images = load_split(tmp_path / "test").images
+    model = load_model(finished / "models/finetuned" / row)
+    scored = sorted(predict(model, images, CPU).softmax(1).max(1).values.tolist())
+    done = command("predict", row, tmp_path / "mirror/wide/test", "--json", "--pipeline", finished)
+    assert sorted(answer["probability"] for answer in json.loads(done.stdout)) == pytest.approx(
+        scored, abs=1e-6
+    )
 
 
 def test_a_row_that_was_really_run_is_exported(from_the_hub, tmp_path):

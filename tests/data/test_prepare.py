@@ -137,8 +137,21 @@ def test_leaked_finds_equal_pixels_only():
     images[3] = test.images[1]
     images[3, 31, 31, 2] ^= 1
     assert np.flatnonzero(leaked(images, test)).tolist() == [2, 7, 11]
-    assert not leaked(images[:, :16], test).any()  # images of another shape
-    assert not leaked(images.reshape(12, 64, 16, 3), test).any()  # even of the same bytes
+    assert leaked(images[:, :16], test) is None  # images of another shape
+    assert leaked(images.reshape(12, 64, 16, 3), test) is None  # even of the same bytes
+
+
+def test_sets_of_other_sizes_are_not_said_to_be_clean(pipeline, prepare, capsys):
+    """The test images stand, enlarged, in the pretraining set, and it prints "0 dropped" as if it had looked."""
+    test, train = make_split([4, 4, 4], seed=9), make_split([10, 10, 10], seed=5)
+    enlarged = Split(test.images.repeat(2, 1).repeat(2, 2), test.labels, test.classes)
+    files = prepare(pipeline("a", train, test, enlarged), "upstream")
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "not compared with the test split of target, whose images have 32 pixels a side, not 64"
+    )
+    assert "dropped:" not in said and len(said.splitlines()) == 1
+    assert statistics(files, "upstream")["dropped_images"] is None
 
 
 @pytest.mark.parametrize("key", ["target", "upstream"])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -82,16 +83,48 @@ def test_fingerprint_sees_pixels_and_labels(mirror, tmp_path):
     assert len({each["train"] for each in found.values()}) == 1
 
 
-@pytest.mark.parametrize(("classes", "width"), [(256, 1), (257, 4)])
-def test_class_ids_beyond_one_byte(mirror, tmp_path, classes, width):
-    """Up to 256 classes an id takes one byte, beyond that four."""
+def test_fingerprint_sees_the_names(mirror, tmp_path):
+    """Classes that were renamed, or two whose names were exchanged with their order kept, pass for the same data set."""
+    data, found = make_set(), {}
+    for name, renamed in (("good", "bird"), ("other", "bear"), ("comma", "bird, crane")):
+        classes = {
+            split: {renamed: of["bird"], "cat": of["cat"], "dog": of["dog"]} for split, of in data.items()
+        }
+        write_folder(mirror / name, members_of(classes))
+        found[name] = written(name, FOLDER, tmp_path / name)[0]
+    assert (
+        len({each["train"] for each in found.values()}) == len({each["test"] for each in found.values()}) == 3
+    )
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x7f", "a\u2028b", os.fsdecode(b"caf\xe9")])
+def test_odd_class_names_are_refused(mirror, name):
+    """A line break in a name breaks tables, and bytes that are no text end in a traceback after an hour."""
+    write_folder(mirror / "things", members_of(make_set(classes=("cat", name))))
+    with pytest.raises(UserError) as caught:
+        open_source("things", Download(**FOLDER))
+    line = str(caught.value)
+    assert line.startswith(f"things: the class {ascii(name)} has a control character") and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "name", ["Hündchen", "crane, whooping", 'say "cheese"', "犬", "a b\u00a0c", "#1 | x"]
+)
+def test_usual_class_names_are_taken(mirror, name):
+    write_folder(mirror / "things", members_of(make_set(classes=("cat", name))))
+    assert sorted(open_source("things", Download(**FOLDER)).classes) == sorted(["cat", name])
+
+
+@pytest.mark.parametrize("classes", [256, 257])
+def test_class_ids_beyond_one_byte(mirror, tmp_path, classes):
+    """The 257th class has the number of the first."""
     data = make_set(classes=tuple(f"{i:03d}" for i in range(classes)), count=1, size=2)
     data = {
         split: {name: images[:1] for name, images in by_class.items()} for split, by_class in data.items()
     }
     write_zip(mirror / "many.zip", members_of(data))
     found, files = written("many", FOLDER | {"image_size": 2}, tmp_path / "out")
-    assert found == {split: documented(data[split], width) for split in SPLITS}
+    assert found == {split: documented(data[split]) for split in SPLITS}
     assert np.load(io.BytesIO(files["test/labels.npy"])).tolist() == list(range(classes))
 
 
@@ -186,7 +219,7 @@ def test_the_digits_example_has_its_fingerprints(tmp_path):
         found, files = written(name, entry, tmp_path / name)
         assert found == entry["sha256"]
         images, labels = (np.load(io.BytesIO(files[f"test/{part}.npy"])) for part in ("images", "labels"))
-        by_class = {str(i): images[labels == i] for i in range(5)}
+        by_class = {str(digit): images[labels == i] for i, digit in enumerate(entry["classes"])}
         assert found["test"] == documented(by_class)
 
 

@@ -8,25 +8,31 @@ class Entry:
     """What every training asks for: how much of which data, by which recipe and policy, for how long."""
 
     fraction: float
-    seed: int
+    seed: int | list[int]
     recipe: str
     augment: str
     sizes: list[int]
     epochs: int
     lr_scale: float
 
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds: one training each."""
+        return self.seed if isinstance(self.seed, list) else [self.seed]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining(Entry):
     """An entry of `pretrain`: a model, trained from scratch on a data set."""
 
+    seed: int
     model: str
     data: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Entry):
-    """An entry of `rows`: a start, fine-tuned on the target or under a new head alone."""
+    """An entry of `rows`: a start, fine-tuned on the target or under a new head alone, once for each seed."""
 
     start: str
     protocol: str

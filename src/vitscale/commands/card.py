@@ -1,6 +1,7 @@
 """The model card of an exported row: data, protocol, accuracy with its interval, use, limits, licences."""
 
 from vitscale.base.entries import Pretraining, Row, Weights
+from vitscale.data.sources import Download
 from vitscale.models.store import ModelConfig
 from vitscale.models.vit import VitConfig
 
@@ -49,7 +50,7 @@ def card(row: str, params: dict, figures: dict, config: ModelConfig, in_transfor
         else "all weights were fine-tuned"
     )
     mean, std = ([round(value, 4) for value in values] for values in (wanted.mean, wanted.std))
-    size = wanted.image_size
+    size, side = wanted.image_size, Download(**params["download"][target]).image_size
     library = "library_name: transformers\n" if in_transformers else ""
     pipeline = (
         "\n    from transformers import pipeline"
@@ -84,9 +85,11 @@ The test images were scored once.
 
 ## Use
 
-`model.onnx` takes `pixel_values`, float32 (batch, 3, {size}, {size}): RGB images resized to \
-{size}x{size} (whatever their shape; {wanted.interpolation}, antialiased), divided by 255, less {mean}, \
-over {std}. It gives `logits` (batch, {len(classes)}).
+Give it images as {target} stores them: of any other, the centre square, scaled to {side}x{side} pixels \
+(Pillow's `ImageOps.fit(image, ({side}, {side}), Image.Resampling.BICUBIC)`). `model.onnx` takes \
+`pixel_values`, float32 (batch, 3, {size}, {size}): such RGB images resized to {size}x{size} \
+({wanted.interpolation}, antialiased, rounded), divided by 255, less {mean}, over {std}. \
+It gives `logits` (batch, {len(classes)}).
 {pipeline if in_transformers else ""}
 ## Limits
 

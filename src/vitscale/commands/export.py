@@ -26,7 +26,7 @@ from vitscale.commands.card import card
 from vitscale.commands.main import add_pipeline
 from vitscale.commands.predict import load_row
 from vitscale.models.pretrained import TRANSFORMERS_VIT, vit_names
-from vitscale.models.store import Classifier, count_parameters
+from vitscale.models.store import Classifier, count_parameters, trained_models
 from vitscale.models.vit import VisionTransformer, VitConfig
 from vitscale.pipeline.consistency import check
 from vitscale.results.tables import read_metrics
@@ -178,20 +178,23 @@ def export(row: str, destination: Path, pipeline: Path) -> bool:
 
     Raises UserError and leaves nothing where it can't.
     """
-    params = read_yaml(pipeline / "params.yaml")
+    params, name = read_yaml(pipeline / "params.yaml"), row.split("/")[0]
     check(params)
-    if row not in params["rows"]:
-        raise UserError(f"there is no row {row}; {pipeline / 'params.yaml'} has {', '.join(params['rows'])}")
+    if name not in params["rows"]:
+        raise UserError(f"there is no row {name}; {pipeline / 'params.yaml'} has {', '.join(params['rows'])}")
     if destination.exists():
         raise UserError(f"{destination} is there already; give a new folder")
     if not destination.absolute().parent.is_dir():
         raise UserError(f"{destination.parent} is not there; make it first")
-    path = pipeline / f"metrics/rows/{row}.json"
+    path = pipeline / f"metrics/rows/{name}.json"
     if not path.exists():
         raise UserError(f"{path} is not there: the row isn't finished; run `dvc repro` in {pipeline}")
     model, folder = load_row(row, pipeline).eval(), pipeline / "models/finetuned" / row
     scores, training = read_metrics(path) or {}, read_metrics(folder / "training.json") or {}
-    history = read_metrics(pipeline / f"metrics/history/finetune/{row}.json") or {}
+    history = read_metrics(pipeline / f"metrics/history/finetune/{name}.json") or {}
+    if "/" in row:  # one of several seeds
+        number = trained_models(folder.parent).index(folder)
+        scores, history = scores | scores["trainings"][number], history["trainings"][number]
     same_training = training and {name: history.get(name) for name in training} == training
     if not same_training or scores["parameters"] != count_parameters(model):
         raise UserError(
@@ -199,12 +202,12 @@ def export(row: str, destination: Path, pipeline: Path) -> bool:
         )
     with tempfile.TemporaryDirectory(
         dir=destination.absolute().parent, prefix=f".{destination.name}."
-    ) as name:
-        part = Path(name) / "export"
+    ) as hidden:
+        part = Path(hidden) / "export"
         part.mkdir()
         in_transformers = write_transformers(model, part)
         write_onnx(model, part / "model.onnx")
-        text = card(row, params, scores | training, model.config, in_transformers)
+        text = card(name, params, scores | training, model.config, in_transformers)
         write_bytes(part / "README.md", text.encode())
         part.rename(destination)
     return in_transformers

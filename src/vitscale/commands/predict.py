@@ -1,8 +1,8 @@
 """Classify images with a finished row: class, probability and the five most probable classes of each.
 
 IMAGE is a file of any size, or a folder, of which every image is taken. An image that can't be read is named,
-the rest go on, and the exit code is 1. Images are resized to the model's square, whatever their shape, and go
-through the model in float32.
+the rest go on, and the exit code is 1. Images go the way of the test images: their centre square, scaled to
+the size that the target's images have, then resized to the model's. The model computes in float32.
 """
 
 import argparse
@@ -16,10 +16,12 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageOps
 
+from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
 from vitscale.commands.main import add_pipeline
+from vitscale.data.sources import Download, centre_square
 from vitscale.models.preprocessing import Preprocessing
-from vitscale.models.store import Classifier, load_model
+from vitscale.models.store import Classifier, load_model, trained_models
 from vitscale.runtime.device import setup
 from vitscale.training.inference import predict
 
@@ -30,8 +32,11 @@ ENDINGS = (
 )  # fmt: skip
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Return an image file as uint8 (h, w, 3). Raises UserError where it can't be read."""
+def read_image(path: Path, side: int) -> np.ndarray:
+    """Return an image file as a data set would store it, uint8 (side, side, 3).
+
+    Raises UserError where it can't be read.
+    """
     try:
         with Image.open(path) as file:
             image: Image.Image = ImageOps.exif_transpose(file)
@@ -39,7 +44,7 @@ def read_image(path: Path) -> np.ndarray:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             elif image.mode in ("I", "F"):
                 raise ValueError(f"mode {image.mode}: numbers of unknown range")
-            return np.array(image.convert("RGB"))
+            return centre_square(image.convert("RGB"), side)
     except Exception as error:  # Pillow's decoders raise whatever their library raises
         raise UserError(f"{path} can't be read as an image ({' '.join(str(error).split())})") from error
 
@@ -62,14 +67,18 @@ def load_row(row: str, pipeline: Path) -> Classifier:
         raise UserError(
             f"{folder / row} is not there; {folder} has {there}; `dvc repro` makes it, `dvc pull` brings it"
         )
-    return load_model(folder / row)
+    models = trained_models(folder / row)
+    if len(models) > 1:
+        each = ", ".join(path.relative_to(folder).as_posix() for path in models)
+        raise UserError(f"{row} has a model for each of its seeds; give one of {each}")
+    return load_model(models[0])
 
 
 class Reader:
-    """Reads images and says which can't be read; `failed` tells whether there was one."""
+    """Reads images as squares of `side` pixels and says which can't be read; `failed`: there was one."""
 
-    def __init__(self) -> None:
-        self.failed = False
+    def __init__(self, side: int) -> None:
+        self.side, self.failed = side, False
 
     def fail(self, error: UserError) -> None:
         """Say what can't be read."""
@@ -94,7 +103,7 @@ class Reader:
             paths, images = [], []
             for path in files[start : start + BATCH_SIZE]:
                 try:
-                    images.append(wanted.stacked([read_image(path)])[0].byte().numpy())
+                    images.append(wanted.stacked([read_image(path, self.side)])[0].byte().numpy())
                     paths.append(path)
                 except UserError as error:
                     self.fail(error)
@@ -116,7 +125,9 @@ def main(arguments: argparse.Namespace) -> None:
     Raises UserError where the row isn't there.
     """
     cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")  # a file's name may be no text
-    compute, reader, answers = setup(), Reader(), []
+    params = read_yaml(arguments.pipeline / "params.yaml")
+    stored = Download(**params["download"][params["target"]]).image_size
+    compute, reader, answers = setup(), Reader(stored), []
     model = load_row(arguments.row, arguments.pipeline)
     classes, files = model.config.classes, reader.files(arguments.images)
     width = max([len(str(path)) for path in files] + [5])

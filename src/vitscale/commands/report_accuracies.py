@@ -6,27 +6,38 @@ import numpy as np
 
 from vitscale.base.errors import UserError
 from vitscale.commands.revision import Counts, Revision
-from vitscale.results.metrics import half_width, paired_difference
+from vitscale.pipeline.consistency import check
+from vitscale.results.configurations import configurations, pool_spreads
+from vitscale.results.metrics import Z95, Trained, difference
+from vitscale.results.study import Study
 
 
-def interval(
-    row: str, base: Revision, head: Revision, before: Counts, after: Counts
-) -> tuple[float, float, str] | None:
-    """Return a row's gain in accuracy, half of its 95% interval and how that was had.
+def grouped(rows: list[str], head: Revision) -> list[tuple[list[str], tuple]]:
+    """Return the rows that are one configuration in `head`, and what it shares its spread with.
 
-    None where nothing can be compared.
+    Each row alone where its parameters or figures don't fit together.
+    """
+    try:
+        params = head.yaml("params.yaml")
+        check(params)
+        found = configurations(Study.read(params.__getitem__, head.figures))
+    except (UserError, KeyError):
+        found = []
+    groups = [(each.rows, each.pool) for each in found if set(each.rows) <= set(rows)]
+    known = {row for group, _ in groups for row in group}
+    return groups + [([row], (row,)) for row in rows if row not in known]
 
-    Paired where both revisions have the row's predictions. Else of two independent samples (Agresti 2013,
-    section 3.1.3), which is too wide for rows that were scored on the same images and so never claims too
-    much.
+
+def unpaired(before: Counts, after: Counts) -> tuple[float, float] | None:
+    """Return a row's gain in accuracy from its confusion matrices, and half the 95% interval of that.
+
+    The interval is that of two independent samples (Agresti 2013, section 3.1.3): too wide for rows that were
+    scored on the same images. None where those are others.
     """
     if not before or not after or images_of(before) != images_of(after):
         return None
-    first, second = base.hits(row), head.hits(row)
-    if first and second and first[0] == second[0]:
-        return *paired_difference(second[1], first[1]), "paired"
-    half = math.hypot(half_width(right(before)), half_width(right(after)))
-    return float(right(after).mean() - right(before).mean()), half, "unpaired"
+    old, new = right(before), right(after)
+    return float(new.mean() - old.mean()), Z95 * math.sqrt((old.var() + new.var()) / len(old))
 
 
 def right(counts: dict[tuple[str, str], int]) -> np.ndarray:
@@ -43,6 +54,32 @@ def images_of(counts: dict[tuple[str, str], int]) -> dict[str, int]:
     return images
 
 
+NOTE = (
+    "A line stands for all rows that differ in their seeds alone. *Beyond it* is told only where the "
+    "interval is over trainings too: another seed alone can move an accuracy further than other test images."
+)
+
+
+def _change(
+    gain: float,
+    before: Trained | None,
+    after: Trained | None,
+    same_images: bool,
+    matrices: tuple[Counts, Counts],
+) -> list[str]:
+    """Return the cells of a difference, its interval, what that is over, and whether it is beyond it."""
+    if before and after and same_images:
+        gain, half = difference(after, before)
+        if before.spread is None or after.spread is None:
+            return [f"{gain:+.2%}", f"± {half:.2%}", "one training; test images only", "can't be told"]
+        trainings = f"{len(before.correct)} and {len(after.correct)} trainings, test images"
+        return [f"{gain:+.2%}", f"± {half:.2%}", trainings, "**yes**" if abs(gain) > half else "no"]
+    if found := unpaired(*matrices):
+        gain, half = found
+        return [f"{gain:+.2%}", f"± {half:.2%}", "one training; test images only, unpaired", "can't be told"]
+    return [f"{gain:+.2%}", "", "other test images", "can't be told"]
+
+
 def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts, Counts]]) -> list[str]:
     """Return the table of accuracies, a row of the study a line.
 
@@ -57,42 +94,30 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
             f"neither {base.label} nor {head.label} has a metrics/accuracy.csv; run `dvc repro` and commit "
             "its metrics"
         )
+    rows = [*after, *(row for row in before if row not in after)]
+    groups = grouped([row for row in rows if row in before and row in after], head)
+    sides = [[side.trained(group) for group, _ in groups] for side in (base, head)]
+    for trained in sides:
+        pool_spreads((pool, each) for (_, pool), each in zip(groups, trained, strict=True) if each)
     lines = [
-        f"| row | {base.label} | {head.label} | difference | 95% interval | beyond it |",
-        "|---|---|---|---|---|---|",
+        f"| row | {base.label} | {head.label} | difference | 95% interval | over | beyond it |",
+        "|---|---|---|---|---|---|---|",
     ]
-    ways = set()
-    for row in [*after, *(row for row in before if row not in after)]:
-        old, new = (f"{side[row]:.2%}" if row in side else "—" for side in (before, after))
+    first = {group[0]: (group, old, new) for (group, _), old, new in zip(groups, *sides, strict=True)}
+    for row in rows:
         if row not in before or row not in after:
-            lines.append(f"| {row} | {old} | {new} | {'new row' if row in after else 'row gone'} | | |")
-            continue
-        if row not in matrices:
-            lines.append(f"| {row} | {old} | {new} | unchanged | | |")
-            continue
-        found = interval(row, base, head, *matrices[row])
-        if found is None:
+            shown = [f"{side[row]:.2%}" if row in side else "—" for side in (before, after)]
             lines.append(
-                f"| {row} | {old} | {new} | {after[row] - before[row]:+.2%} | other test images "
-                "| can't be told |"
+                f"| {row} | {' | '.join(shown)} | {'new row' if row in after else 'row gone'} | | | |"
             )
-            continue
-        gain, half, way = found
-        ways.add(way)
-        lines.append(
-            f"| {row} | {old} | {new} | {gain:+.2%} | ± {half:.2%}, {way} "
-            f"| {'**yes**' if abs(gain) > half else 'no'} |"
-        )
-    if "paired" in ways:
-        lines += [
-            "",
-            "*paired*: the interval of the difference on the same test images, from both revisions' "
-            "predictions.",
-        ]
-    if "unpaired" in ways:
-        lines += [
-            "",
-            "*unpaired*: one side has no predictions of the same test images, so the interval is that of "
-            "two independent samples: wider, on the safe side.",
-        ]
+        elif row in first:
+            group, old_trained, new_trained = first[row]
+            was, now = (sum(side[each] for each in group) / len(group) for side in (before, after))
+            cells = ["unchanged", "", "", ""]
+            if any(each in matrices for each in group):
+                same_images = base.test_images(row) == head.test_images(row)
+                alone = matrices[row] if len(group) == 1 else (None, None)
+                cells = _change(now - was, old_trained, new_trained, same_images, alone)
+            lines.append(f"| {' | '.join([row, f'{was:.2%}', f'{now:.2%}', *cells])} |")
+    lines += ["", NOTE]
     return lines

@@ -9,6 +9,7 @@ import numpy as np
 from vitscale.base.config import parse_yaml
 from vitscale.base.digests import md5_of
 from vitscale.base.errors import UserError
+from vitscale.results.metrics import Trained
 from vitscale.results.tables import hits, parse_csv, parse_metrics
 
 # A confusion matrix, by actual and predicted class; None where there is none.
@@ -65,10 +66,23 @@ class Revision:
         table = self.table(f"metrics/confusion/{row}.csv") or []
         return {(line["actual"], line["predicted"]): int(line["count"]) for line in table} or None
 
-    def hits(self, row: str) -> tuple[list[str], np.ndarray] | None:
-        """Return the fingerprint of the row's test images, and whether it got each right.
+    def figures(self, name: str) -> dict | None:
+        """Return the figures in a file of `metrics/`, or None where there is no such file."""
+        content = self.read(f"metrics/{name}")
+        return None if content is None else parse_metrics(content)
 
-        None where it isn't known.
+    def trained(self, rows: list[str]) -> Trained | None:
+        """Return what rows got right, with the spread of their trainings among each other.
+
+        None where one has no predictions, or they have other test images.
         """
-        figures = parse_metrics(self.read(f"metrics/rows/{row}.json") or b"{}")
-        return (figures["test_labels_sha256"], hits(figures)) if "predicted" in figures else None
+        found = [self.figures(f"rows/{row}.json") or {} for row in rows]
+        if any("predicted" not in each for each in found):
+            return None
+        if any(each["test_labels_sha256"] != found[0]["test_labels_sha256"] for each in found):
+            return None
+        return Trained(correct=np.concatenate([hits(each) for each in found]))
+
+    def test_images(self, row: str) -> list[str]:
+        """Return the fingerprint of the test images that a row was scored on."""
+        return (self.figures(f"rows/{row}.json") or {}).get("test_labels_sha256", [])

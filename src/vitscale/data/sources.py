@@ -8,10 +8,12 @@ MD5-checked) and digits from scikit-learn. Whatever the source, the same images 
 import hashlib
 import http.client
 import io
+import json
 import lzma
 import os
 import sys
 import tempfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -51,6 +53,13 @@ class Source:
     image_size: int
 
 
+def centre_square(image: Image.Image, side: int) -> np.ndarray:
+    """Return an RGB image as data sets store it, uint8 (side, side, 3): its centre square, scaled."""
+    if image.size != (side, side):
+        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
 def _decode(content: bytes, name: str, image_size: int, resize: bool) -> np.ndarray:
     """Return an image as RGB.
 
@@ -65,11 +74,9 @@ def _decode(content: bytes, name: str, image_size: int, resize: bool) -> np.ndar
         raise UserError(
             f"{name} can't be decoded as an image ({error}); replace it or take it out"
         ) from error
-    if image.size != (image_size, image_size):
-        if not resize:
-            raise UserError(f"{name} has {image.width}x{image.height} pixels, not {image_size}x{image_size}")
-        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    if image.size != (image_size, image_size) and not resize:
+        raise UserError(f"{name} has {image.width}x{image.height} pixels, not {image_size}x{image_size}")
+    return centre_square(image, image_size)
 
 
 def _tree(
@@ -210,6 +217,18 @@ def open_source(name: str, entry: Download) -> Source:
 
     Raises UserError where it is absent or not what it should be.
     """
+    source = _source(name, entry)
+    for label in source.classes:
+        # Controls, what a name that is no UTF-8 is read as, and separators of lines and paragraphs.
+        if any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in label):
+            raise UserError(
+                f"{name}: the class {ascii(label)} has a control character in its name, or bytes that are no "
+                "UTF-8; rename the folder"
+            )
+    return source
+
+
+def _source(name: str, entry: Download) -> Source:
     resize, image_size = entry.source == "imagefolder", entry.image_size
     if entry.source == "digits":
         return _digits(entry.classes or [])
@@ -236,14 +255,14 @@ def _canonical(source: Source, split: str) -> Iterator[tuple[int, np.ndarray]]:
 def write_split(source: Source, split: str, folder: Path) -> str:
     """Write a split in canonical order, class by class; return its fingerprint.
 
-    That is a sha256 over, image after image, the class id (one byte; four, big-endian, beyond 256 classes)
-    and the pixels (row-major, channel last), in the order (class id, pixels).
+    That is a sha256 over the names of the classes (as JSON, UTF-8, a line) and, image after image, the class
+    id (four bytes, big-endian) and the pixels (row-major, channel last), in the order (class id, pixels).
     """
-    total, width = hashlib.sha256(), 1 if len(source.classes) <= 256 else 4
+    total = hashlib.sha256((json.dumps(source.classes, ensure_ascii=False) + "\n").encode())
     writer = SplitWriter(folder, sum(source.counts[split]), source.image_size, source.classes)
     for label, images in _canonical(source, split):
         for image in images:
-            total.update(label.to_bytes(width, "big") + image.tobytes())
+            total.update(label.to_bytes(4, "big") + image.tobytes())
         writer.add(images, np.full(len(images), label))
     writer.close()
     return total.hexdigest()

@@ -166,6 +166,12 @@ def load_model(folder: Path, classes: list[str] | None = None, statistics: Path 
     return model
 
 
+def trained_models(folder: Path) -> list[Path]:
+    """Return the folders of a row's models: its own, or one below it for each of its seeds."""
+    seeds = sorted(folder.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
+    return seeds or [folder]
+
+
 def count_parameters(model: nn.Module) -> int:
     """Return how many numbers a model learns."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,6 +1,8 @@
 """What a pretraining or a row asks for, put together from parameters and handed to the training loop."""
 
+import json
 from dataclasses import asdict
+from pathlib import Path
 
 from vitscale.base.entries import Entry, Row
 from vitscale.base.errors import UserError
@@ -16,8 +18,8 @@ from vitscale.training.loop import Plan, Training, fit
 from vitscale.training.optimizers import Recipe
 
 
-def plan_for(stage: Stage, entry: Entry) -> Plan:
-    """Return what an entry asks for, with the recipe and the policy that it names."""
+def plan_for(stage: Stage, entry: Entry, seed: int) -> Plan:
+    """Return what an entry asks for with one of its seeds, and the recipe and the policy that it names."""
     return Plan(
         recipe=Recipe(**stage.param(f"recipes.{entry.recipe}")),
         policy=Policy(**stage.param(f"augment.{entry.augment}")),
@@ -25,22 +27,44 @@ def plan_for(stage: Stage, entry: Entry) -> Plan:
         sizes=entry.sizes,
         epochs=entry.epochs,
         lr=stage.param("lr") * entry.lr_scale,
-        seed=stage.param("seed") + entry.seed,
+        seed=stage.param("seed") + seed,
         frozen_backbone=isinstance(entry, Row) and entry.is_probe,
     )
 
 
 def train_entry(stage: Stage, entry: Entry, *, start: str, data: str, out: str) -> None:
-    """Put a new head on a start and train it as an entry of `pretrain` or `rows` says.
+    """Put a new head on a start and train it as an entry of `pretrain` or `rows` says, once for each seed.
 
-    Write the model and its metrics.
-
-    Those have what the choice of the best epoch was made on, which the model's folder keeps too
-    (`training.json`), and each epoch's figures. A start without `mean` and `std` takes those of the data; one
-    that was trained keeps its own.
+    Write the models and their metrics. An entry with a list of seeds has a folder for each, `seed-<seed>/`.
     """
-    compute, plan = setup(stage.param("precision")), plan_for(stage, entry)
-    folder = stage.dep(data)
+    if not isinstance(entry.seed, list):
+        chosen, epochs = _train(stage, entry, entry.seed, start, data, stage.out(out))
+        metrics = chosen | {"epochs": epochs}
+    else:
+        trainings, epochs = [], []
+        for seed in entry.seed:
+            chosen, its = _train(stage, entry, seed, start, data, stage.out(out) / f"seed-{seed}")
+            trainings.append({"seed": seed} | chosen)
+            epochs += [{"seed": seed} | epoch for epoch in its]
+        accuracy = sum(each["validation_accuracy"] for each in trainings) / len(trainings)
+        metrics = chosen | {"validation_accuracy": accuracy, "trainings": trainings, "epochs": epochs}
+        del metrics["best_epoch"]  # of one of them
+    history = f"metrics/history/{stage.name}/{stage.key}.json"
+    write_metrics(stage.out(history), metrics)
+    stage.keep_states_until(history)
+
+
+def _train(
+    stage: Stage, entry: Entry, seed: int, start: str, data: str, out: Path
+) -> tuple[dict, list[dict]]:
+    """Train once and write the model; return what chose the best epoch, and each epoch's figures.
+
+    The model's folder keeps the first too (`training.json`); where others trained the start's weights, that
+    says which files those came from. A start without `mean` and `std` takes those of the data; one that was
+    trained keeps its own.
+    """
+    compute, plan = setup(stage.param("precision")), plan_for(stage, entry, seed)
+    folder, origin = stage.dep(data), stage.dep(start) / "origin.json"
     train, validation = load_split(folder / "train"), load_split(folder / "validation")
     model = load_model(stage.dep(start), classes=train.classes, statistics=folder)
     patch_size = (
@@ -52,17 +76,18 @@ def train_entry(stage: Stage, entry: Entry, *, start: str, data: str, out: str) 
         )
     # A probe on stored features trains the head alone; the backbone that they came from joins it again below.
     trained = model.head_alone() if train.images.ndim == 2 else model
-    decides = stage.digest(*compute.identity(), plan.recipe.compile and can_compile())
+    decides = stage.digest(*compute.identity(), plan.recipe.compile and can_compile(), plan.seed)
     with checkpoint_for(stage.label, decides) as checkpoint:
         training = Training(trained, train, plan, compute)
         result = fit(training, validation, checkpoint)
-    save_model(stage.out(out), model.config, model.state_dict() | result.state)
-    history = f"metrics/history/{stage.name}/{stage.key}.json"
-    chosen = {
+    save_model(out, model.config, model.state_dict() | result.state)
+    chosen: dict = {
         "validation_accuracy": result.validation_accuracy,
         "best_epoch": result.best_epoch,
         "train_images": len(training.indices),
     }
-    write_json(stage.out(out) / "training.json", chosen)
-    write_metrics(stage.out(history), chosen | {"epochs": [asdict(epoch) for epoch in result.history]})
-    stage.trained(checkpoint.path, history)
+    if origin.exists():
+        chosen["weights_sha256"] = [json.loads(origin.read_text())["sha256"]]
+    write_json(out / "training.json", chosen)
+    stage.trained(checkpoint.path)
+    return chosen, [asdict(epoch) for epoch in result.history]

@@ -26,6 +26,14 @@ def _unique(values: list[int]) -> list[int]:
     return values
 
 
+def _seeds(value: object) -> object:
+    each = value if isinstance(value, list) else [value]
+    good = all(type(seed) is int and 0 <= seed < 2**63 for seed in each)
+    if not good or not each or len(set(each)) < len(each):
+        raise ValueError("must be a whole number from 0 on, or a list of different ones")
+    return value
+
+
 class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -140,7 +148,6 @@ class Named(Entry):
 
 class Training(Entry):
     fraction: Share
-    seed: Seed
     recipe: Name
     augment: Name
     sizes: list[Count]
@@ -149,11 +156,13 @@ class Training(Entry):
 
 
 class Pretrain(Training):
+    seed: Seed
     model: Name
     data: Name
 
 
 class Row(Training):
+    seed: Annotated[object, AfterValidator(_seeds)]  # several: a training each
     start: Name
     protocol: Literal["full", "linear_probe"]
     inputs: Annotated[str, StringConstraints(pattern=r"^(prepared|features/[A-Za-z0-9_-]+)$")]

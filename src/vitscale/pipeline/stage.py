@@ -51,7 +51,8 @@ class Stage:
             raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(keys)}")
         self.declared = stages[self.label]
         self.used: dict[str, set[str]] = {kind: set() for kind in self.declared}
-        self.note: tuple[str, Path] | None = None
+        self.states: list[Path] = []
+        self.shown_by = ""
         self.partial = STATE / "partial" / (f"{self.label}.{RANK}" if RANK else self.label)
 
     def _use(self, kind: str, wanted: str, separator: str) -> None:
@@ -91,9 +92,13 @@ class Stage:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def trained(self, state: Path, out: str) -> None:
-        """Say that a training is over; its saved state stays until dvc.lock records `out`, a file of its."""
-        self.note = md5(self.partial / out), state
+    def trained(self, state: Path) -> None:
+        """Say that a training is over whose state is saved there."""
+        self.states.append(state)
+
+    def keep_states_until(self, out: str) -> None:
+        """Keep the states of the trainings that are over until dvc.lock records `out`, a file of theirs."""
+        self.shown_by = md5(self.partial / out)
 
     def finish(self) -> None:
         """Move the outputs into place.
@@ -114,9 +119,8 @@ class Stage:
             if path.is_dir():  # a process that outlived its `dvc repro` was here first
                 shutil.rmtree(path)
             os.replace(self.partial / path, path)
-        if self.note:
-            known, state = self.note
-            write_bytes(STATE / "trained" / state.stem, f"{known} {state}".encode())
+        for state in self.states:
+            write_bytes(STATE / "trained" / state.stem, f"{self.shown_by} {state}".encode())
 
 
 def release_states(label: str) -> None:

@@ -1,5 +1,6 @@
 """The picture of the answer: accuracy by pretraining data, ours with intervals and others' beside them."""
 
+from vitscale.results.configurations import configurations
 from vitscale.results.study import Study
 
 NOTHING = "nothing"
@@ -20,15 +21,14 @@ def family(row: str, study: Study) -> str:
 
 
 def points(study: Study) -> list[dict]:
-    """Return a point for each row that has been run, and for each published figure."""
+    """Return a point for each configuration that has been run, and for each published figure."""
     data_of = {row: study.pretraining_data(row) or NOTHING for row in study.rows}
     of_images = {known.images: data_of[row] for row, known in study.published.items() if row in study.rows}
-    found = []
-    for row, entry in study.rows.items():
-        if figures := study.score(row):
-            point = {"row": row, "whose": "ours", "protocol": entry.protocol, "data": data_of[row]}
-            ends = {"low": figures["ci95_low"], "high": figures["ci95_high"]}
-            found.append(point | {"accuracy": figures["accuracy"], **ends})
+    found: list[dict] = []
+    for each in configurations(study):
+        row, (low, high) = each.rows[0], each.interval
+        point = {"row": row, "whose": "ours", "protocol": study.rows[row].protocol, "data": data_of[row]}
+        found.append(point | {"accuracy": each.accuracy, "low": low, "high": high, "over": each.covers})
     for row, known in study.published.items():
         data = data_of.get(row) or of_images.get(known.images, f"{known.images:,} images")
         point = {"row": row, "whose": "published", "protocol": known.protocol, "data": data}
@@ -44,6 +44,7 @@ def drawing(study: Study) -> dict:
         for point in found
         if point["row"] in study.published
     }
+    covered = [point["over"] for point in found if "over" in point]
     order = sorted(
         {point["data"] for point in found}, key=lambda data: (data != NOTHING, images.get(data, 0), data)
     )
@@ -71,7 +72,7 @@ def drawing(study: Study) -> dict:
         "background": "white",
         "title": {
             "text": f"Accuracy on {study.target} by what the model was pretrained on",
-            "subtitle": "bars: 95% intervals over test images, one training each",
+            "subtitle": f"bars: 95% intervals; {', or '.join(dict.fromkeys(covered))}",
             "anchor": "start",
         },
         "data": {"values": found},

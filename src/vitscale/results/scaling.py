@@ -4,81 +4,25 @@ Rows that differ only in their seeds are one point; the points of one model, pro
 a curve.
 """
 
-import json
-import math
-from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
-from vitscale.base.entries import Entry
 from vitscale.base.errors import UserError
 from vitscale.data.arrays import load_split, stratified
-from vitscale.results.metrics import half_width, paired_difference
+from vitscale.results.configurations import Configuration, configurations
+from vitscale.results.metrics import weighted_sum
 from vitscale.results.study import Study
-from vitscale.results.tables import hits
-
-VARIED = ("model", "start", "inputs", "seed")  # what entries of one point may differ in, beside their names
 
 
-@dataclass
-class Point:
-    """Rows that differ in their seeds alone: their data, and which test images they got right.
+@dataclass(kw_only=True)
+class Point(Configuration):
+    """A configuration with its data; `data` and `images` are empty and 0 for an untrained start."""
 
-    `data` and `images` are empty and 0 for an untrained start. `correct` is (seeds, test images).
-    `over_seeds` is half the 95% interval of the mean accuracy over other seeds alone; `half` that over other
-    test images too, the two added as independent.
-    """
-
-    model: str
-    protocol: str
     data: str
     images: int
     target_images: int
-    rows: list[str]
-    correct: np.ndarray
-    over_seeds: float = 0.0
-
-    @property
-    def accuracy(self) -> float:
-        """The mean over seeds and test images."""
-        return float(self.correct.mean())
-
-    @property
-    def half(self) -> float:
-        """Half the 95% interval of the accuracy."""
-        return math.hypot(half_width(self.correct.mean(0)), self.over_seeds)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The ends of the accuracy's 95% interval."""
-        return self.accuracy - self.half, self.accuracy + self.half
-
-    @property
-    def pool(self) -> tuple[str, str, int]:
-        """What points have in common whose variance over seeds is taken to be the same."""
-        return self.model, self.protocol, self.target_images
-
-
-def common(entry: dict) -> str:
-    """Return what an entry shares with those that differ from it in their seeds alone, as one text."""
-    return json.dumps({name: value for name, value in entry.items() if name not in VARIED}, sort_keys=True)
-
-
-def model_names(models: dict[str, dict]) -> dict[str, str]:
-    """Return, for each entry of `models`, the name of the first that differs from it in the seed alone."""
-    first: dict[str, str] = {}
-    return {name: first.setdefault(common(entry), name) for name, entry in models.items()}
-
-
-def alike(row: Entry, pretraining: Entry | None) -> tuple[str, str]:
-    """Return what the rows of one point have in common.
-
-    All but the seeds, of the row and of its pretraining.
-    """
-    return common(asdict(row)), common(asdict(pretraining) if pretraining else {})
 
 
 def points(study: Study, prepared: Path) -> list[Point]:
@@ -87,70 +31,38 @@ def points(study: Study, prepared: Path) -> list[Point]:
     Raises UserError where a row's test images aren't those of the others, or rows of one point differ in more
     than their seeds, or not in those.
     """
-    names, pretrain = model_names(study.models), study.pretrain
-    of_start = {f"{model}-scratch": (names[model], "", 0) for model in study.models}
     labels = {
         data: load_split(prepared / data / "train").labels
-        for data in {entry.data for entry in pretrain.values()}
+        for data in {entry.data for entry in study.pretrain.values()}
     }
-    for start, pretraining in pretrain.items():
-        images = len(stratified(labels[pretraining.data], pretraining.fraction, pretraining.seed))
-        of_start[start] = names[pretraining.model], pretraining.data, images
-    groups: dict[tuple[str, str, str, int, int], list[tuple[str, np.ndarray]]] = defaultdict(list)
-    first_of: dict[tuple, tuple[str, tuple]] = {}
-    asked = None
-    for row, entry in study.rows.items():
-        if entry.start not in of_start:
-            continue  # weights that others trained
-        figures, training = study.score(row), study.training("finetune", row)
-        if not figures or not training:
+    of_start = {f"{model}-scratch": ("", 0) for model in study.models}
+    for start, entry in study.pretrain.items():
+        of_start[start] = entry.data, len(stratified(labels[entry.data], entry.fraction, entry.seed))
+    for row, its in study.rows.items():
+        if its.start in of_start and not (study.score(row) and study.training("finetune", row)):
             raise UserError(f"rows.{row} has no figures yet; run `dvc repro`")
-        asked = asked or figures["test_labels_sha256"]
-        if figures["test_labels_sha256"] != asked:
-            raise UserError(f"{row} was scored on other test images than the rows before it; run `dvc repro`")
-        model, data, images = of_start[entry.start]
-        key = model, entry.protocol, data, images, training["train_images"]
-        rest = alike(entry, pretrain.get(entry.start))
-        first, wanted = first_of.setdefault(key, (row, rest))
-        seeds = [study.rows[other].seed for other, _ in groups[key]]
-        if rest != wanted or entry.seed in seeds:
+    found: dict[tuple, Point] = {}
+    for each in configurations(study):
+        row = each.rows[0]
+        its = study.rows[row]
+        if its.start not in of_start:
+            continue  # weights that others trained
+        data, images = of_start[its.start]
+        target_images = (study.training("finetune", row) or {})["train_images"]
+        point = Point(**vars(each), data=data, images=images, target_images=target_images)
+        key = point.model, its.protocol, data, images, target_images
+        if key in found:
             raise UserError(
-                f"rows.{row} and rows.{first} would be one point of the curve and must differ in their "
-                "seeds, and only in those"
+                f"rows.{row} and rows.{found[key].rows[0]} would be one point of the curve and must differ "
+                "in their seeds, and only in those"
             )
-        groups[key].append((row, hits(figures)))
-    found = [
-        Point(*key, [row for row, _ in group], np.stack([correct for _, correct in group]))
-        for key, group in groups.items()
-    ]
-    pool_seeds(found)
+        found[key] = point
+        if point.test_images != next(iter(found.values())).test_images:
+            raise UserError(f"{row} was scored on other test images than the rows before it; run `dvc repro`")
     return sorted(
-        found, key=lambda point: (point.model, point.protocol, point.target_images, point.data, point.images)
+        found.values(),
+        key=lambda point: (point.model, point.protocol, point.target_images, point.data, point.images),
     )
-
-
-def pool_seeds(found: list[Point]) -> None:
-    """Set each point's `over_seeds`, from the variance at all points of its `pool`.
-
-    A few seeds say little by themselves. A point with one seed shares in it; where no point has two, nothing
-    is known of other seeds, and only test images count.
-    """
-    squares: dict[tuple, float] = defaultdict(float)
-    freedom: dict[tuple, int] = defaultdict(int)
-    for point in found:
-        squares[point.pool] += float(((point.correct.mean(1) - point.accuracy) ** 2).sum())
-        freedom[point.pool] += len(point.rows) - 1
-    for point in found:
-        if free := freedom[point.pool]:
-            point.over_seeds = float(stats.t.ppf(0.975, free)) * math.sqrt(
-                squares[point.pool] / free / len(point.rows)
-            )
-
-
-def compared(first: Point, second: Point) -> tuple[float, float]:
-    """Return how much more accurate the first point is, and half the paired 95% interval."""
-    difference, half = paired_difference(first.correct.mean(0), second.correct.mean(0))
-    return difference, math.hypot(half, first.over_seeds, second.over_seeds)
 
 
 def slope(curve: list[Point]) -> tuple[float, float] | None:
@@ -165,10 +77,7 @@ def slope(curve: list[Point]) -> tuple[float, float] | None:
         return None
     x, errors = np.log([point.images for point in curve]), np.array([1 - point.accuracy for point in curve])
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    each = np.stack([point.correct.mean(0) for point in curve])
-    half = math.hypot(
-        half_width(weights / errors @ each), *(weights / errors * [point.over_seeds for point in curve])
-    )
+    _, half = weighted_sum((weights / errors).tolist(), curve)
     return float(weights @ np.log(errors)), half
 
 

@@ -1,73 +1,8 @@
 """The page on the scaling curve: its picture, its figures, and what they show and don't show."""
 
 from vitscale.base.entries import Published
-from vitscale.results.scaling import Point, compared, curves_of, slope
-
-
-def findings(found: list[Point]) -> list[str]:
-    """Return sentences on what the curves show; the figures decide each."""
-    curves = curves_of(found)
-    said: list[str] = []
-    for (model, protocol, data), curve in curves.items():
-        name, fit = f"{model}, {protocol}, {data}", slope(curve)
-        if fit:
-            value, half = fit
-            kind = (
-                "neither clearly falls nor rises" if abs(value) <= half else "falls" if value < 0 else "rises"
-            )
-            said.append(
-                f"{name}: by a straight line in log-log the error {kind} with pretraining images; its slope "
-                f"is {value:.3f} ± {half:.3f}."
-            )
-        else:
-            said.append(
-                f"{name}: no slope, which takes three numbers of pretraining images and errors above 0."
-            )
-        nothing = next((point for point in curve if not point.images), None)
-        if nothing and len(curve) > 1:
-            gain, half = compared(curve[-1], nothing)
-            verdict = (
-                "makes no difference beyond the interval"
-                if abs(gain) <= half
-                else "gains"
-                if gain > 0
-                else "loses"
-            )
-            said.append(
-                f"{name}: pretraining on {curve[-1].images:,} images {verdict} against an untrained start "
-                f"with the same fine-tuning ({gain:+.2%} ± {half:.2%})."
-            )
-    for (model, protocol, data), curve in curves.items():
-        said += [
-            crossing(curve, curves[other], f"{protocol}, {data}")
-            for other in curves
-            if other[1:] == (protocol, data) and model < other[0]
-        ]
-    return said
-
-
-def crossing(first: list[Point], second: list[Point], name: str) -> str:
-    """Return which of two models is ahead at each number of pretraining images, and whether that turns."""
-    at = {point.images: point for point in second}
-    ahead: dict[int, str] = {}
-    for point in first:
-        if point.images in at:
-            gain, half = compared(point, at[point.images])
-            ahead[point.images] = (
-                "neither" if abs(gain) <= half else point.model if gain > 0 else at[point.images].model
-            )
-    leaders = set(ahead.values()) - {"neither"}
-    if len(leaders) > 1:
-        end = "the lead changes within what was measured"
-    elif len(leaders) == 1 and "neither" not in ahead.values():
-        end = "neither curve overtakes the other within what was measured"
-    else:
-        end = "whether one overtakes the other is not settled"
-    listed = "; ".join(f"{model} at {images:,}" for images, model in ahead.items()) or "nothing to compare"
-    return (
-        f"{name}, which of {first[0].model} and {second[0].model} is ahead beyond the interval by "
-        f"pretraining images: {listed}. So {end}."
-    )
+from vitscale.results.scaling import Point, curves_of, slope
+from vitscale.results.scaling_findings import findings
 
 
 def table(found: list[Point]) -> dict:
@@ -91,7 +26,7 @@ def table(found: list[Point]) -> dict:
             point.data,
             point.images,
             point.target_images,
-            len(point.rows),
+            len(point.correct),
             point.accuracy,
             *point.interval,
         )
@@ -108,9 +43,9 @@ def page(found: list[Point], published: dict[str, Published], target: str) -> st
         "pretrained on",
         "pretraining images",
         f"{target} images",
-        "seeds",
         "accuracy",
         "95% interval",
+        "over",
     ]
     lines = [
         f"# Accuracy on {target} by pretraining images",
@@ -122,15 +57,15 @@ def page(found: list[Point], published: dict[str, Published], target: str) -> st
     ]
     lines += [
         f"| {point.model} | {point.protocol} | {point.data or '—'} | {point.images:,} | "
-        f"{point.target_images:,} | {len(point.rows)} | {point.accuracy:.2%} | ± {point.half:.2%}"
-        f"{'' if point.over_seeds else ', test images alone'} |"
+        f"{point.target_images:,} | {point.accuracy:.2%} | "
+        f"{point.interval[0]:.2%} to {point.interval[1]:.2%} | {point.covers} |"
         for point in found
     ]
     lines += [
         "",
-        "Accuracy is the mean over seeds on the test images; the best epoch was chosen on validation images. "
-        "Intervals are over seeds, whose variance is pooled over a model's points of one protocol and number "
-        f"of {target} images, and over test images.",
+        "Accuracy is the mean over trainings on the test images; the best epoch was chosen on validation "
+        "images. The variance of trainings is pooled over a model's points of one protocol and number "
+        f"of {target} images.",
         "",
         "## What the curve shows",
         "",
@@ -219,8 +154,7 @@ def drawing(found: list[Point], published: dict[str, Published], target: str) ->
         "background": "white",
         "hconcat": panels,
         "resolve": {"scale": {"y": "shared"}},
-        "title": f"Accuracy on {target}, with 95% intervals over seeds and test images; diamonds: a course "
-        "project's figures",
+        "title": f"Accuracy on {target}, with 95% intervals; diamonds: a course project's figures",
     }
 
 

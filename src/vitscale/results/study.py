@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from vitscale.base.entries import Pretraining, Published, Row, Weights
-from vitscale.results.tables import read_metrics
 
 Kind = TypeVar("Kind")
 
@@ -18,20 +16,21 @@ def entries(kind: Callable[..., Kind], section: dict[str, dict]) -> dict[str, Ki
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The study's entries, and the folders of its rows' scores and of its trainings' histories."""
+    """The study's entries, and what gives the figures in a file of `metrics/`, None where there is none."""
 
     target: str
     rows: dict[str, Row]
     pretrain: dict[str, Pretraining]
     published: dict[str, Published]
     models: dict[str, dict]
-    scores: Path
-    history: Path
+    figures: Callable[[str], dict | None]
     weights: dict[str, Weights] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, param: Callable[[str], dict], scores: Path, history: Path, weights: bool = True) -> "Study":
-        """Return the study that a stage may read, by what gives its parameters."""
+    def read(
+        cls, param: Callable[[str], dict], figures: Callable[[str], dict | None], weights: bool = True
+    ) -> "Study":
+        """Return the study that a stage may read, by what gives its parameters and its figures."""
         return cls(
             target=str(param("target")),
             rows=entries(Row, param("rows")),
@@ -39,17 +38,16 @@ class Study:
             published=entries(Published, param("published")),
             models=param("models"),
             weights=entries(Weights, param("weights")) if weights else {},
-            scores=scores,
-            history=history,
+            figures=figures,
         )
 
     def score(self, row: str) -> dict | None:
         """Return a row's figures on the test images, or None where it has not been run."""
-        return read_metrics(self.scores / f"{row}.json")
+        return self.figures(f"rows/{row}.json")
 
     def training(self, stage: str, entry: str) -> dict | None:
         """Return the history of a training by its stage, or None where it has not been run."""
-        return read_metrics(self.history / stage / f"{entry}.json")
+        return self.figures(f"history/{stage}/{entry}.json")
 
     def published_for(self, row: str) -> Published | None:
         """Return what was published of a row's name, where its protocol is the row's."""

@@ -4,19 +4,19 @@ from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
-from vitscale.base.errors import UserError
-from vitscale.results.metrics import paired_difference
+from vitscale.results.configurations import Configuration, configurations, gain
 from vitscale.results.study import Study
-from vitscale.results.tables import hits
 
 HEADS = (
-    "row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval", "over scratch",
+    "row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval", "over", "over scratch",
     "over longer scratch", "published",
 )  # fmt: skip
 NOTE = (
-    "*Over scratch*: over the row with the same fine-tuning and no pretraining; *over longer scratch*: over "
-    "the one that was fine-tuned for the epochs of the pretraining too. After ± the 95% interval of the "
-    "paired difference, over the same test images."
+    "A line stands for all rows that differ in their seeds alone, under the first one's name; *over* says "
+    "what its interval covers. *Over scratch*: over the row with the same fine-tuning and no pretraining; "
+    "*over longer scratch*: over the one that was fine-tuned for the epochs of the pretraining too; after ± "
+    "half the 95% interval of the paired difference. What is over test images only says nothing of another "
+    "training with another seed."
 )
 
 
@@ -38,51 +38,77 @@ def control_of(row: str, study: Study, more_epochs: bool = False) -> str | None:
     return next((name for name, other in study.rows.items() if other == wanted), None)
 
 
-def gain(row: str, control: str, study: Study) -> tuple[float, float]:
-    """Return how much more accurate a row is than its control, and half the paired 95% interval."""
-    first, second = study.score(row), study.score(control)
-    if not first or not second or first["test_labels_sha256"] != second["test_labels_sha256"]:
-        raise UserError(f"{row} and {control} were scored on different test images; run `dvc repro`")
-    return paired_difference(hits(first), hits(second))
+def _above(found: Configuration, control: Configuration | None) -> str:
+    """Return how much more accurate a configuration is than its control, as a cell."""
+    if control is None:
+        return "—"
+    value, half = gain(found, control)
+    known = found.spread is not None and control.spread is not None
+    return f"{value:+.2%} ± {half:.2%}{'' if known else ', test images only'}"
 
 
-def _line(row: str, study: Study) -> list[str]:
-    """Return a row's cells."""
-    known, figures = study.published_for(row), study.score(row)
+def _line(row: str, study: Study, of_row: dict[str, Configuration]) -> list[str]:
+    """Return the cells of a row that hasn't been run, or of the configuration whose first row it is."""
+    known, found = study.published_for(row), of_row.get(row)
     published = f"{known.accuracy:.2%}" if known else "—"
     about = [study.pretraining_data(row) or "—", study.rows[row].protocol]
-    if figures is None:
-        return [row, "—", *about, "not run", "—", "—", "—", published]
-    controls = [control_of(row, study, more_epochs) for more_epochs in (False, True)]
-    above = [
-        "{:+.2%} ± {:.2%}".format(*gain(row, control, study)) if control else "—" for control in controls
-    ]
-    interval = f"{figures['ci95_low']:.2%} to {figures['ci95_high']:.2%}"
-    accuracy, size = f"{figures['accuracy']:.2%}", f"{figures['parameters'] / 1e6:.2f}M"
-    return [row, size, *about, accuracy, interval, *above, published]
+    if found is None:
+        return [row, "—", *about, "not run", "—", "—", "—", "—", published]
+    above = []
+    for more_epochs in (False, True):
+        control = control_of(row, study, more_epochs)
+        above.append(_above(found, of_row.get(control) if control else None))
+    low, high = found.interval
+    accuracy = f"{found.accuracy:.2%}{'' if not other_weights(row, study) else ' †'}"
+    size = f"{(study.score(row) or {})['parameters'] / 1e6:.2f}M"
+    return [row, size, *about, accuracy, f"{low:.2%} to {high:.2%}", found.covers, *above, published]
+
+
+def other_weights(row: str, study: Study) -> str | None:
+    """Return a sentence where a row's weights aren't those of the committed figures, or it can't be told.
+
+    Those are the files that `weights.<start>.sha256` names.
+    """
+    start = study.rows[row].start
+    training, entry = study.training("finetune", row), study.weights.get(start)
+    if entry is None or training is None:
+        return None
+    if "weights_sha256" not in training:
+        return f"{row}: which files its weights came from was not recorded when it ran."
+    [found] = training["weights_sha256"]
+    if entry.sha256 and found.startswith(entry.sha256):
+        return None
+    wanted = f"the committed figures came from {entry.sha256}" if entry.sha256 else "params.yaml names none"
+    return f"{row}: its weights came from files with the sha256 {found}; {wanted}."
 
 
 def summarise(study: Study) -> str:
-    """Return the Markdown table of all rows, and of published ones that have no row here."""
-    lines = [_line(row, study) for row in study.rows]
+    """Return the Markdown table of all configurations, and of published ones that have no row here."""
+    of_row = {row: each for each in configurations(study) for row in each.rows}
+    lines = [
+        _line(row, study, of_row) for row in study.rows if row not in of_row or of_row[row].rows[0] == row
+    ]
     for row, known in study.published.items():
         if row not in study.rows:
-            lines.append([row, "—", "—", known.protocol, "not run", "—", "—", "—", f"{known.accuracy:.2%}"])
+            lines.append(
+                [row, "—", "—", known.protocol, "not run", "—", "—", "—", "—", f"{known.accuracy:.2%}"]
+            )
     table = [
         f"| {' | '.join(HEADS)} |",
         "|---" * len(HEADS) + "|",
         *(f"| {' | '.join(line)} |" for line in lines),
     ]
     title = f"Test accuracy on {study.target}; the best epoch was chosen on validation images."
-    return "\n".join([title, "", *table, "", NOTE]) + "\n"
+    marks = [f"† {said}" for row in of_row if (said := other_weights(row, study))]
+    return "\n".join([title, "", *table, "", NOTE, *(["", *marks] if marks else [])]) + "\n"
 
 
-def leftovers(study: Study) -> list[Path]:
+def leftovers(study: Study, metrics: Path) -> list[Path]:
     """Return the metrics of rows and pretrainings that params.yaml no longer names; they enter no table."""
     known: dict[Path, Container[str]] = {
-        study.scores: study.rows,
-        study.history / "pretrain": study.pretrain,
-        study.history / "finetune": study.rows,
+        metrics / "rows": study.rows,
+        metrics / "history/pretrain": study.pretrain,
+        metrics / "history/finetune": study.rows,
     }
     found = ((path, names) for folder, names in known.items() for path in sorted(folder.glob("*.json")))
     return [path for path, names in found if path.stem not in names]
@@ -105,6 +131,7 @@ def curves(study: Study) -> list[list]:
     for stage, names in (("pretrain", list(study.pretrain)), ("finetune", list(study.rows))):
         for name in names:
             figures = study.training(stage, name)
-            if figures:
-                table += [[stage, name, *epoch.values()] for epoch in figures["epochs"]]
+            for epoch in figures["epochs"] if figures else []:
+                seed = epoch.pop("seed", None)
+                table.append([stage, name if seed is None else f"{name} seed {seed}", *epoch.values()])
     return table
