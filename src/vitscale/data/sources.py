@@ -57,7 +57,7 @@ def centre_square(image: Image.Image, side: int) -> np.ndarray:
     """Return an RGB image as data sets store it, uint8 (side, side, 3): its centre square, scaled."""
     if image.size != (side, side):
         image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    return np.array(image)
 
 
 def _decode(content: bytes, name: str, image_size: int, resize: bool) -> np.ndarray:
