@@ -84,7 +84,7 @@ def check_values(content: Any) -> None:
             raise ValueError(f"{name} is {shown if len(shown) < 80 else shown[:80] + '…'}, not {words}")
 
     if not isinstance(content, dict) or "architecture" not in content:
-        raise ValueError("config.json has no architecture")
+        raise ValueError("architecture is missing")
     hold("architecture", RULES["architecture"][0](content["architecture"]), RULES["architecture"][1])
     parameters = fields(ARCHITECTURES[content["architecture"]])
     known = {"architecture", *INPUT, *(each.name for each in parameters)}
@@ -248,9 +248,9 @@ def check_tensors(config: ModelConfig, state: dict[str, Tensor]) -> None:
             for each in (wanted, state)
         )
         if asked != found:
-            raise ValueError(f"{name} in model.safetensors is {found}, config.json asks for {asked}")
+            raise ValueError(f"the tensor {name} is {found}, the config asks for {asked}")
         if not state[name].isfinite().all():
-            raise ValueError(f"{name} in model.safetensors has values that are no finite numbers")
+            raise ValueError(f"the tensor {name} has values that are no finite numbers")
 
 
 def load_model(folder: Path, classes: list[str] | None = None, statistics: Path | None = None) -> Classifier:
