@@ -201,6 +201,7 @@ def hub_entry(mirror: Path, name: str = "someone/tiny-vit", image_size: int = 32
         "source": "huggingface",
         "name": name,
         "revision": "0" * 40,
+        "hub_sha256": None,
         "sha256": digest(folder),
         "data": "photographs",
         "license": "Apache-2.0",

@@ -28,6 +28,7 @@ def finished(tmp_path_factory):
             "source": "huggingface",
             "name": "someone/a-vit",
             "revision": "0" * 40,
+            "hub_sha256": None,
             "sha256": None,
             "data": "imagenet1k",
             "license": "Apache-2.0",

@@ -11,6 +11,7 @@ from transformers import pipeline
 
 from exported import ROWS, command
 from made import CPU, preprocessing
+from networks import VIT, images, randomised
 from vitscale.base.errors import UserError
 from vitscale.commands import export as exporting
 from vitscale.commands.export import export
@@ -137,3 +138,12 @@ def test_export_command(finished, tmp_path):
     assert done.returncode == 1 and re.fullmatch(
         "error: .* is there already; give a new folder", done.stderr.strip()
     )
+
+
+@torch.no_grad()
+def test_the_epsilon_goes_along():
+    """A model from weights that others trained is exported with our epsilon instead of its own."""
+    model = randomised(VIT | {"layer_norm_eps": 0.5}).eval()
+    theirs = exporting.transformers_model(model)
+    assert theirs.config.layer_norm_eps == 0.5
+    assert torch.allclose(theirs(images()).logits, model(images()), atol=1e-5)

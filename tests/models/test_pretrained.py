@@ -32,6 +32,7 @@ DEIT_TINY = {
     "source": "huggingface",
     "name": "facebook/deit-tiny-patch16-224",
     "revision": "b3428f18dcc7b543470d07f14b4a4157815d1880",
+    "hub_sha256": None,
     "sha256": None,
     "data": "imagenet1k",
     "license": "Apache-2.0",
@@ -50,6 +51,8 @@ def test_torchvision_weights_at_their_real_size(mirror, name):
     wanted = theirs(get_weight(name).transforms(resize_size=224)(image))
     found = ours.eval()(config.preprocessing.to_input(image.permute(0, 2, 3, 1).float()))
     assert torch.allclose(found, wanted, atol=1e-4 * wanted.abs().max().item())
+    epsilons = [{each.eps for each in model.modules() if hasattr(each, "eps")} for model in (ours, theirs)]
+    assert epsilons[0] == epsilons[1] and "layer_norm_eps" not in config.to_json()
     assert (
         config.architecture.image_size == 224
         and config.classes[:2] == ["tench", "goldfish"]
@@ -238,7 +241,7 @@ NO_NETWORK = {
             "download.pytorch.org.*VITSCALE_MIRROR.* has resnet18-f37072fd.pth$",
         ),
         (
-            {"source": "huggingface", "name": "someone/not-there", "revision": "0" * 40, "sha256": None},
+            DEIT_TINY | {"name": "someone/not-there", "revision": "0" * 40},
             "someone/not-there.*VITSCALE_MIRROR.* has someone/not-there/ with config.json.*safetensors$",
         ),
     ],

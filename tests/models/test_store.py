@@ -77,15 +77,163 @@ def cut(folder: Path) -> None:
 
 
 def change(**values):
-    """Return a function that puts values into a folder's config.json; None takes the key out."""
+    """Return a function that puts values into a folder's config.json; None takes the key out, NULL empties it."""
 
     def apply(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text()) | values
         (folder / "config.json").write_text(
-            json.dumps({name: value for name, value in config.items() if value is not None})
+            json.dumps(
+                {
+                    name: None if value is NULL else value
+                    for name, value in config.items()
+                    if value is not None
+                }
+            )
         )
 
     return apply
+
+
+NULL = object()  # where `change` is to write null
+
+
+BELIEVED = [
+    ("image_size", 0, "a whole number from 1"),
+    ("image_size", 32.0, "a whole number from 1"),
+    ("patch_size", 5, "a divisor of the image_size 32"),
+    ("patch_size", "8", "a whole number from 1"),
+    ("patch_size", True, "a whole number from 1"),
+    ("dim", -48, "a whole number from 1"),
+    ("depth", 3.5, "a whole number from 1"),
+    ("depth", 10**6, "its weights have 3"),
+    ("dim", 10**9, "its weights have 48"),
+    ("mlp_dim", 10**12, "its weights have 80"),
+    ("image_size", 8 * 10**9, "its weights have 32"),
+    ("heads", 0, "a whole number from 1"),
+    ("heads", 5, "a divisor of the dim 48"),
+    ("heads", [4], "a whole number from 1"),
+    ("mlp_dim", None, "missing"),
+    ("pool", "x", "one of class, mean"),
+    ("pool", ["class"], "one of class, mean"),
+    ("positions", "rope", "one of learned, sincos"),
+    ("dropout", 1.0, "a number from 0 to below 1"),
+    ("dropout", -0.1, "a number from 0 to below 1"),
+    ("dropout", float("nan"), "a number from 0 to below 1"),
+    ("stochastic_depth", False, "a number from 0 to below 1"),
+    ("layer_norm_eps", 0, "a number between 0 and 1"),
+    ("layer_norm_eps", float("inf"), "a number between 0 and 1"),
+    ("classes", "abcdefg", "a list of names"),
+    ("classes", [*"abcdef", ""], "a list of names"),
+    ("classes", [*"abcdef", 7], "a list of names"),
+    ("interpolation", "nearest", "one of bilinear, bicubic"),
+    ("mean", [float("nan"), 0.4, 0.3], "three numbers from 0 to 1"),
+    ("mean", [123.7, 116.3, 103.5], "three numbers from 0 to 1"),
+    ("mean", [0.5, 0.4], "three numbers from 0 to 1"),
+    ("mean", 0.5, "three numbers from 0 to 1"),
+    ("std", [0.2, 0, 0.25], "three numbers above 0"),
+    ("std", [0.2, -0.3, 0.25], "three numbers above 0"),
+    ("std", [0.2, float("inf"), 0.25], "three numbers above 0"),
+    ("std", NULL, "given where mean is"),
+    ("architecture", ["vit"], "one of vit, resnet18"),
+    ("colour", "blue", "no key of a config.json"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), BELIEVED, ids=lambda each: repr(each)[:30])
+def test_no_value_is_believed(name, value, words, tmp_path, monkeypatch):
+    """A value that no model can have, or another than the weights', is taken, or first builds what it asks for."""
+    save_model(tmp_path, VIT, randomised(VIT).state_dict())
+    monkeypatch.setattr("vitscale.models.store.VisionTransformer", lambda config: pytest.fail("it was built"))
+    change(**{name: value})(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load_model(tmp_path)
+    [line] = str(caught.value).splitlines()
+    assert line.startswith(f"{tmp_path} holds no usable model ({name} is ") and words in line
+    assert line.endswith("`dvc checkout` brings outputs back") and len(line) < 300
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("stem", "x", "one of cifar, imagenet"),
+        ("stem", "cifar", "the config asks for"),
+        ("image_size", -1, "1"),
+    ],
+)
+def test_no_value_of_a_resnet_is_believed(name, value, words, tmp_path):
+    """A ResNet-18's config.json is taken as it is."""
+    save_model(tmp_path, RESNET, randomised(RESNET).state_dict())
+    change(**{name: value, "mean": NULL, "std": NULL})(tmp_path)
+    with pytest.raises(UserError, match=words):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet18"])
+@pytest.mark.parametrize(
+    ("change_of", "words"),
+    [
+        (lambda tensor: tensor.index_fill(0, torch.tensor([0]), float("nan")), "no finite numbers"),
+        (lambda tensor: tensor.index_fill(0, torch.tensor([1]), float("inf")), "no finite numbers"),
+        (lambda tensor: tensor.half(), "torch.float16.*asks for"),
+        (lambda tensor: tensor[:-1], "asks for"),
+        (lambda tensor: tensor[None], "asks for"),
+    ],
+    ids=["nan", "inf", "half", "shorter", "deeper"],
+)
+def test_no_weight_is_believed(config, change_of, words, tmp_path):
+    """Weights that aren't finite numbers, or are rounded to another type, answer all the same."""
+    state = randomised(config).state_dict()
+    for name in (
+        "head.bias",
+        next(name for name in state if name.endswith("norm1.bias" if config is VIT else "bn1.bias")),
+    ):
+        save_model(tmp_path, config, state | {name: change_of(state[name])})
+        with pytest.raises(UserError, match=rf"{tmp_path}.*the tensor {name} .*{words}"):
+            load_model(tmp_path, ["x", "y"])
+
+
+def test_other_epsilon_is_kept_and_ours_is_not_written(tmp_path):
+    """The epsilon of others' weights is lost on the way through a folder, or a model of ours gets a key more."""
+    other = VIT | {"layer_norm_eps": 0.5}
+    save_model(tmp_path / "other", other, randomised(other).state_dict())
+    save_model(tmp_path / "ours", VIT, randomised(VIT).state_dict())
+    loaded = load_model(tmp_path / "other", ["x"])
+    assert loaded.config.to_json() == other | {"classes": ["x"]}
+    for other_eps, name in ((0.5, "other"), (1e-6, "ours")):
+        norms = [m for m in load_model(tmp_path / name).modules() if isinstance(m, torch.nn.LayerNorm)]
+        assert len(norms) == 7 and {norm.eps for norm in norms} == {other_eps}
+    assert "layer_norm_eps" not in json.loads((tmp_path / "ours/config.json").read_text())
+
+
+def test_checking_draws_no_random_number(tmp_path):
+    """What a training draws after it has loaded its start depends on the checks of the start."""
+    for config in (VIT, RESNET):
+        save_model(tmp_path, config, randomised(config).state_dict())
+        torch.manual_seed(0)
+        build(config)
+        wanted = torch.rand(3)
+        torch.manual_seed(0)
+        load_model(tmp_path)
+        assert torch.equal(torch.rand(3), wanted)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"mean": [0.5, 0.4, 0.3]}',
+        '{"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.0, 0.2]}',
+        '{"mean": 1, "std": 1}',
+    ],
+)
+def test_no_statistics_are_believed(content, tmp_path):
+    """A model is told to divide by a standard deviation of 0, or damaged statistics end in a traceback."""
+    config = VIT | {"mean": None, "std": None}
+    save_model(tmp_path, config, randomised(config).state_dict())
+    (tmp_path / "statistics.json").write_text(content)
+    with pytest.raises(UserError, match="statistics.json has no usable channel statistics"):
+        load_model(tmp_path, ["x"], tmp_path)
 
 
 DAMAGES = {
@@ -127,9 +275,9 @@ def test_a_damaged_folder_is_named(damage, classes, tmp_path):
 
 
 def test_other_classes_than_the_weights_have(tmp_path):
-    """A config with another number of classes than the stored head goes unnoticed when the head is wanted."""
+    """A config with another number of classes than the stored head goes unnoticed, even where the head is left behind."""
     save_model(tmp_path, VIT, build(VIT).state_dict())
     change(classes=list("abcdefgh"))(tmp_path)
-    with pytest.raises(UserError, match=str(tmp_path)):
-        load_model(tmp_path)
-    assert load_model(tmp_path, ["a", "b"]).config.classes == ["a", "b"]
+    for classes in (None, ["a", "b"]):
+        with pytest.raises(UserError, match=rf"{tmp_path}.*head\.\w+ .*\(7,.*\(8,"):
+            load_model(tmp_path, classes)

@@ -46,7 +46,11 @@ class Row(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """An entry of `weights`: a checkpoint that others trained on `data`; `revision` for the hub's alone."""
+    """An entry of `weights`: a checkpoint that others trained on `data`.
+
+    `revision` and `hub_sha256` are for the hub's alone. `sha256` is of the files that the committed figures
+    came from, `hub_sha256` of those that the hub has at that revision.
+    """
 
     source: str
     name: str
@@ -54,6 +58,7 @@ class Weights:
     data: str
     license: str
     revision: str | None = None
+    hub_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

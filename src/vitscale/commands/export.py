@@ -87,7 +87,7 @@ def transformers_model(model: Classifier) -> Any:
                 hidden_size=architecture.dim, num_hidden_layers=architecture.depth,
                 num_attention_heads=architecture.heads, intermediate_size=architecture.mlp_dim,
                 image_size=architecture.image_size, patch_size=architecture.patch_size,
-                layer_norm_eps=1e-6, **labels,
+                layer_norm_eps=architecture.layer_norm_eps, **labels,
             )
         )  # fmt: skip
         state = to_theirs(state, vit_names(TRANSFORMERS_VIT, architecture.depth), architecture.patch_size)

@@ -4,14 +4,15 @@ An entry of params.yaml's `weights` names them by its `source`:
 
     torchvision   `name` one of torchvision's sets of weights, `sha256` of its file or the first digits of it
     huggingface   `name` a repository of the hub with a ViT (as DeiT without distillation is stored),
-                  `revision` its commit; `sha256` over its files (`base.digests`) is held against a mirror's
-                  copy, which has no commit
+                  `revision` its commit. Digests over its files (`base.digests`): `sha256` is held against a
+                  mirror's copy, which has no commit, and `hub_sha256`, where given, against the hub's
 
 `VITSCALE_MIRROR` is looked in first: for torchvision's file by its own name, for a folder `<name>/` with what
 the hub has.
 """
 
 import http.client
+import json
 import os
 import pickle
 import shutil
@@ -26,7 +27,9 @@ from torch import Tensor
 from vitscale.base.digests import digest
 from vitscale.base.entries import Weights
 from vitscale.base.errors import UserError
-from vitscale.models.store import ModelConfig
+from vitscale.models.hub_config import our_config
+from vitscale.models.store import ModelConfig, check_tensors
+from vitscale.models.vit import VitConfig
 
 SHARED = {
     "architecture": "vit",
@@ -37,6 +40,9 @@ SHARED = {
 }  # by both libraries' ViTs
 HUB_FILES = ("config.json", "preprocessor_config.json")
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # what transformers looks for, in its order
+
+# A source's answer: our config.json, our state, the digest of the very files that both came from.
+Found = tuple[dict[str, Any], dict[str, Tensor], str]
 
 
 # A ViT's tensors under our names and theirs. `*` is weight and bias, `N` a block's number; where they have
@@ -98,13 +104,13 @@ def to_ours(theirs: dict[str, Tensor], names: dict[str, list[str]], key: str) ->
     return ours | {kernel: ours[kernel].permute(0, 2, 3, 1).flatten(1)}
 
 
-def _check(found: str, sha256: str | None, key: str, what: str) -> None:
-    if sha256 is None:
-        raise UserError(f"{key}.sha256 is not given; to pin {what}, paste {found}")
-    if not found.startswith(sha256):
+def _check(found: str, pin: str | None, key: str, what: str) -> None:
+    if pin is None:
+        raise UserError(f"{key} is not given; to pin {what}, paste {found}")
+    if not found.startswith(pin):
         raise UserError(
-            f"{what} is not what params.yaml names: {key}.sha256 is {sha256}, found {found}; fetch it "
-            "again, or mend the key"
+            f"{what} is not what params.yaml names: {key} is {pin}, found {found}; fetch it again, or mend "
+            "the key"
         )
 
 
@@ -118,8 +124,8 @@ def _mirrored(name: str) -> Path | None:
     return Path(mirror) / name
 
 
-def from_torchvision(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Return config and state of a start from torchvision's weights."""
+def from_torchvision(key: str, entry: Weights) -> Found:
+    """Return config, state and digest of a start from torchvision's weights."""
     from torchvision.models import get_model, get_weight
 
     weights = get_weight(entry.name)
@@ -136,7 +142,8 @@ def from_torchvision(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, T
                     f"{weights.url} can't be fetched ({error}); try again, or set VITSCALE_MIRROR to a "
                     f"folder that has {name}"
                 ) from error
-        _check(digest(path), entry.sha256, key, str(path) if path == mirrored else weights.url)
+        found = digest(path)
+        _check(found, entry.sha256, f"{key}.sha256", str(path) if path == mirrored else weights.url)
         model = get_model(entry.name.split("_Weights")[0])
         try:  # `weights_only`: a pickle that could run code is refused
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -161,6 +168,8 @@ def from_torchvision(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, T
             "heads": layers[0].num_heads,
             "mlp_dim": model.mlp_dim,
         }
+        if model.encoder.ln.eps != VitConfig.layer_norm_eps:
+            config["layer_norm_eps"] = model.encoder.ln.eps
         state = to_ours(state, vit_names(TORCHVISION_VIT, len(layers)), key)
     config |= {
         "classes": weights.meta["categories"],
@@ -168,13 +177,13 @@ def from_torchvision(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, T
         "mean": transform.mean,
         "std": transform.std,
     }
-    return ModelConfig.from_json(config), state
+    return config, state, found
 
 
-def _hub_files(folder: Path, key: str, entry: Weights) -> None:
-    """Put a repository's files, and nothing else of it, into a folder.
+def _hub_files(folder: Path, key: str, entry: Weights) -> str:
+    """Put a repository's files, and nothing else of it, into a folder; return their digest.
 
-    From the mirror, pinned by `sha256`, or from the hub.
+    From the mirror, pinned by `sha256`, or from the hub, pinned by `revision` and, where given, `hub_sha256`.
     """
     from huggingface_hub import snapshot_download
 
@@ -191,12 +200,16 @@ def _hub_files(folder: Path, key: str, entry: Weights) -> None:
         next((name for name in WEIGHT_FILES if (source / name).exists()), WEIGHT_FILES[0]),
     ):
         shutil.copyfile(source / name, folder / name)
+    found = digest(folder)
     if mirrored is not None:
-        _check(digest(folder), entry.sha256, key, str(mirrored))
+        _check(found, entry.sha256, f"{key}.sha256", str(mirrored))
+    elif entry.hub_sha256 is not None:
+        _check(found, entry.hub_sha256, f"{key}.hub_sha256", f"{entry.name} at {entry.revision}")
+    return found
 
 
-def from_hugging_face(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Return config and state of a start from a repository of the hub; no code of it is run."""
+def from_hugging_face(key: str, entry: Weights) -> Found:
+    """Return config, state and digest of a start from a repository of the hub; no code of it is run."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers import AutoImageProcessor, AutoModelForImageClassification
     from transformers.utils import logging
@@ -207,11 +220,12 @@ def from_hugging_face(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            _hub_files(folder, key, entry)
-            model, found = AutoModelForImageClassification.from_pretrained(
+            found = _hub_files(folder, key, entry)
+            model, filled = AutoModelForImageClassification.from_pretrained(
                 folder, output_loading_info=True, trust_remote_code=False
             )
             processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+            keys = {name: set(json.loads((folder / name).read_text())) for name in HUB_FILES}
         except UserError:
             raise
         except (
@@ -222,10 +236,16 @@ def from_hugging_face(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, 
                 f"{key}: {entry.name} can't be loaded ({reason}); try again, or set VITSCALE_MIRROR to a "
                 f"folder that has {entry.name}/ with {', '.join(HUB_FILES)} and {WEIGHT_FILES[0]}"
             ) from error
+    try:
+        config = SHARED | our_config(model.config, processor, keys, f"{key}: {entry.name}")
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{key}: {entry.name} has a config or preprocessing that our ViT can't take ({error!r})"
+        ) from error
     odd = sorted(
         map(
             str,
-            set().union(*(found[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))),
+            set().union(*(filled[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))),
         )
     )
     if odd:
@@ -233,49 +253,23 @@ def from_hugging_face(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, 
             f"{key}: {entry.name} doesn't fill the model that it describes; missing, left over or of another "
             f"shape: {', '.join(odd)}"
         )
-    theirs, wanted = (
-        model.config,
-        {"model_type": "vit", "hidden_act": "gelu", "num_channels": 3, "qkv_bias": True},
-    )
-    steps = {
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "do_center_crop": None,
-        "rescale_factor": 1 / 255,
-    }
-    for holder, values in ((theirs, wanted), (processor, steps)):
-        for name, value in values.items():
-            if getattr(holder, name, None) != value:
-                raise UserError(
-                    f"{key}: {entry.name} has {name} {getattr(holder, name, None)}; our ViT wants {value}"
-                )
-    try:
-        config = SHARED | {
-            "image_size": int(theirs.image_size),
-            "patch_size": int(theirs.patch_size),
-            "dim": theirs.hidden_size,
-            "depth": theirs.num_hidden_layers,
-            "heads": theirs.num_attention_heads,
-            "mlp_dim": theirs.intermediate_size,
-            "classes": [theirs.id2label[i] for i in range(len(theirs.id2label))],
-            "interpolation": {2: "bilinear", 3: "bicubic"}[int(processor.resample)],
-            "mean": list(processor.image_mean),
-            "std": list(processor.image_std),
-        }
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{key}: {entry.name} has a config or preprocessing that our ViT can't take ({error!r})"
-        ) from error
-    return ModelConfig.from_json(config), to_ours(
-        model.state_dict(), vit_names(TRANSFORMERS_VIT, theirs.num_hidden_layers), key
-    )
+    names = vit_names(TRANSFORMERS_VIT, model.config.num_hidden_layers)
+    state = {name: tensor.float() for name, tensor in model.state_dict().items()}
+    return config, to_ours(state, names, key), found
 
 
-def fetch(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Return config and state of the start that `weights.<key>` names.
+def fetch(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, Tensor], str]:
+    """Return config and state of the start that `weights.<key>` names, and the digest of its files.
 
-    Raises UserError where it can't be had whole.
+    Raises UserError where it can't be had whole, or isn't a model of ours.
     """
     source = {"torchvision": from_torchvision, "huggingface": from_hugging_face}[entry.source]
-    return source(f"weights.{key}", entry)
+    content, state, found = source(f"weights.{key}", entry)
+    try:
+        config = ModelConfig.from_json(content)
+        check_tensors(config, state)
+    except ValueError as error:
+        raise UserError(
+            f"weights.{key}: {entry.name} is no model of ours ({error}); take other weights"
+        ) from error
+    return config, state, found

@@ -4,12 +4,18 @@ A backbone under a linear head, and the folder from which `build` makes it again
 
 The folder has `model.safetensors` and `config.json`: the architecture's parameters as params.yaml has them,
 the names of its `classes` (none: no head), and what it wants of its input: `interpolation` for images of
-another size, `mean` and `std` of the channels, null until a training sets them from its data.
+another size, `mean` and `std` of the channels, null until a training sets them from its data. Other files
+beside them are notes. `load_model` believes neither of the two: a value out of its range, a weight that is no
+number and a tensor of another shape than config.json asks for are refused before anything is built. What no
+tensor shows (`heads`, say) is seen by its range alone.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +36,73 @@ ARCHITECTURES: dict[str, type[VitConfig] | type[ResNet18Config]] = {
 }
 INPUT = ("classes", "interpolation", "mean", "std")  # beside the architecture's parameters
 
+Rule = tuple[Callable[[Any], bool], str]  # a test, and words for what passes it
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _one_of(*words: str) -> Rule:
+    return lambda value: isinstance(value, str) and value in words, f"one of {', '.join(words)}"
+
+
+def _channels(test: Callable[[float], bool], words: str) -> Rule:
+    def passes(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 3 and all(_number(v) and test(v) for v in value)
+
+    return lambda value: value is None or passes(value), f"three numbers {words}"
+
+
+COUNT: Rule = (lambda value: type(value) is int and value >= 1, "a whole number from 1")
+RATE: Rule = (lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1")
+RULES: dict[str, Rule] = {
+    "architecture": _one_of(*ARCHITECTURES),
+    **dict.fromkeys(("image_size", "patch_size", "dim", "depth", "heads", "mlp_dim"), COUNT),
+    **dict.fromkeys(("dropout", "stochastic_depth"), RATE),
+    "pool": _one_of("class", "mean"),
+    "positions": _one_of("learned", "sincos"),
+    "layer_norm_eps": (lambda value: _number(value) and 0 < value < 1, "a number between 0 and 1"),
+    "stem": _one_of("cifar", "imagenet"),
+    # Two may have the same name: ImageNet has two kinds of crane.
+    "classes": (
+        lambda value: isinstance(value, list) and all(isinstance(name, str) and name for name in value),
+        "a list of names",
+    ),
+    "interpolation": _one_of("bilinear", "bicubic"),
+    "mean": _channels(lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "std": _channels(lambda value: value > 0, "above 0"),
+}
+
+
+def check_values(content: Any) -> None:
+    """Raise ValueError with the first value of a config.json that no model can have."""
+
+    def hold(name: str, passes: bool, words: str) -> None:
+        if not passes:
+            shown = repr(content[name])
+            raise ValueError(f"{name} is {shown if len(shown) < 80 else shown[:80] + '…'}, not {words}")
+
+    if not isinstance(content, dict) or "architecture" not in content:
+        raise ValueError("architecture is missing")
+    hold("architecture", RULES["architecture"][0](content["architecture"]), RULES["architecture"][1])
+    parameters = fields(ARCHITECTURES[content["architecture"]])
+    known = {"architecture", *INPUT, *(each.name for each in parameters)}
+    optional = {each.name for each in parameters if each.default is not MISSING}
+    if odd := sorted((known ^ set(content)) - (optional - set(content))):
+        raise ValueError(f"{odd[0]} is {'missing' if odd[0] in known else 'no key of a config.json'}")
+    for name, value in content.items():
+        hold(name, RULES[name][0](value), RULES[name][1])
+    hold(
+        "std",
+        (content["mean"] is None) == (content["std"] is None),
+        "given where mean is, null where it is null",
+    )
+    if content["architecture"] == "vit":
+        for name, whole in (("patch_size", "image_size"), ("heads", "dim")):
+            hold(name, content[whole] % content[name] == 0, f"a divisor of the {whole} {content[whole]}")
+        hold("dim", content["positions"] == "learned" or content["dim"] % 4 == 0, "a multiple of 4")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -49,8 +122,9 @@ class ModelConfig:
     def from_json(cls, content: dict) -> "ModelConfig":
         """Return the config in a config.json's mapping.
 
-        Raises KeyError or TypeError where a key is missing or unknown.
+        Raises ValueError where a key is missing or unknown, or a value is none that a model can have.
         """
+        check_values(content)
         options = {name: value for name, value in content.items() if name not in ("architecture", *INPUT)}
         return cls(
             architecture=ARCHITECTURES[content["architecture"]](**options),
@@ -93,12 +167,19 @@ class ModelConfig:
     def with_statistics(self, folder: Path) -> "ModelConfig":
         """Return the config with a prepared data set's `mean` and `std`, unless it has some.
 
-        Trained models keep their own.
+        Trained models keep their own. Raises UserError where nothing can be standardised by the data set's.
         """
         if self.mean is not None:
             return self
-        statistics = json.loads((folder / "statistics.json").read_text())
-        return replace(self, mean=statistics["mean"], std=statistics["std"])
+        path = folder / "statistics.json"
+        try:
+            statistics = json.loads(path.read_text())
+            values = {"mean": list(statistics["mean"]), "std": list(statistics["std"])}
+            return ModelConfig.from_json(self.to_json() | values)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{path} has no usable channel statistics ({error}); `dvc checkout` brings outputs back"
+            ) from error
 
 
 class Classifier(nn.Module):
@@ -140,23 +221,55 @@ def save_model(folder: Path, config: ModelConfig, state: dict[str, Tensor]) -> N
     write_json(folder / "config.json", config.to_json())
 
 
+def check_tensors(config: ModelConfig, state: dict[str, Tensor]) -> None:
+    """Raise ValueError unless the tensors are those of the config's model, and finite; nothing is built."""
+    architecture, stored = config.architecture, dict[str, Any]()
+    if isinstance(architecture, VitConfig) and "backbone.norm.weight" in state:
+        tokens = int("backbone.class_token" in state)
+        patch = math.isqrt(state["backbone.patch_embedding.weight"].shape[1] // 3)
+        stored = {
+            "dim": len(state["backbone.norm.weight"]),
+            "depth": len({name.split(".")[2] for name in state if name.startswith("backbone.blocks.")}),
+            "mlp_dim": len(state["backbone.blocks.0.mlp.0.weight"]),
+            "patch_size": patch,
+            "pool": "class" if tokens else "mean",
+            "positions": "learned" if "backbone.positions" in state else "sincos",
+        }
+        if "backbone.positions" in state:
+            stored["image_size"] = patch * math.isqrt(state["backbone.positions"].shape[1] - tokens)
+    for name, value in stored.items():
+        if getattr(architecture, name) != value:
+            raise ValueError(f"{name} is {getattr(architecture, name)!r}, its weights have {value!r}")
+    with torch.device("meta"):
+        wanted = build(config).state_dict()
+    for name in sorted(wanted.keys() | state.keys()):
+        asked, found = (
+            f"{tuple(each[name].shape)} {each[name].dtype}" if name in each else "none"
+            for each in (wanted, state)
+        )
+        if asked != found:
+            raise ValueError(f"the tensor {name} is {found}, the config asks for {asked}")
+        if not state[name].isfinite().all():
+            raise ValueError(f"the tensor {name} has values that are no finite numbers")
+
+
 def load_model(folder: Path, classes: list[str] | None = None, statistics: Path | None = None) -> Classifier:
     """Return a folder's model; with `classes` its head is left behind for a new one.
 
     `statistics` is the prepared data set whose channel statistics it takes where it has none.
-    Raises UserError where the folder's files are damaged or don't belong together.
+    Raises UserError where the folder's files are damaged, have values that no model has, or don't belong
+    together.
     """
     try:
         config = ModelConfig.from_json(json.loads((folder / "config.json").read_text()))
         state = load((folder / "model.safetensors").read_bytes())
+        check_tensors(config, state)
         if classes is not None:
             config = replace(config, classes=classes)
             state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
         model = build(config)
-        missing, unknown = model.load_state_dict(state, strict=False)
-        if unknown or any(classes is None or not name.startswith("head.") for name in missing):
-            raise KeyError(f"missing {missing}, unknown {unknown}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        model.load_state_dict(state, strict=False)  # all but a new head, as `check_tensors` has seen
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{folder} holds no usable model ({reason}); `dvc checkout` brings outputs back"

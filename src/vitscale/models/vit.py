@@ -14,7 +14,8 @@ class VitConfig:
 
     `pool` is "class" (a class token, as in the paper) or "mean" (over all patches; Beyer et al. 2022, *Better
     plain ViT baselines*); `positions` is "learned" or "sincos". Stochastic depth grows linearly to its rate
-    at the last block.
+    at the last block. `layer_norm_eps` stands in no params.yaml, and in a config.json only where weights that
+    others trained want another one.
     """
 
     image_size: int
@@ -27,6 +28,7 @@ class VitConfig:
     positions: str
     dropout: float
     stochastic_depth: float
+    layer_norm_eps: float = 1e-6
 
 
 def sincos_positions(grid: int, dim: int) -> Tensor:
@@ -68,11 +70,13 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block with stochastic depth (Huang et al. 2016) on both of its branches."""
 
-    def __init__(self, dim: int, heads: int, mlp_dim: int, dropout: float, drop_path: float):
+    def __init__(
+        self, dim: int, heads: int, mlp_dim: int, dropout: float, drop_path: float, eps: float = 1e-6
+    ):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attention = Attention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = nn.Sequential(Linear(dim, mlp_dim), nn.GELU(), Linear(mlp_dim, dim))
         self.dropout, self.drop_path = dropout, drop_path
 
@@ -101,7 +105,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.patch_size, self.dropout = config.patch_size, config.dropout
         self.grid = grid = config.image_size // config.patch_size
-        dim, has_class_token = config.dim, config.pool == "class"
+        dim, eps, has_class_token = config.dim, config.layer_norm_eps, config.pool == "class"
         # A patch's values are in the order (row, column, channel).
         self.patch_embedding = nn.Linear(3 * config.patch_size**2, dim)
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim)) if has_class_token else None
@@ -112,9 +116,9 @@ class VisionTransformer(nn.Module):
             self.register_buffer("positions", fixed, persistent=False)
         rates = [config.stochastic_depth * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.Sequential(
-            *(Block(dim, config.heads, config.mlp_dim, config.dropout, rate) for rate in rates)
+            *(Block(dim, config.heads, config.mlp_dim, config.dropout, rate, eps) for rate in rates)
         )
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=eps)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

@@ -129,6 +129,7 @@ class HuggingFace(Entry):
     source: Literal["huggingface"]
     name: Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*/[\w-][\w.-]*$")]
     revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    hub_sha256: Sha256 | None
     sha256: Sha256 | None
     data: Name
     license: str

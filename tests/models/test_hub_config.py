@@ -1,0 +1,282 @@
+"""Each field that a ViT of the hub may have: honoured, refused unless it is ours, or without a part in the answer."""
+
+import dataclasses
+import inspect
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification
+from transformers import ViTImageProcessor as Processor
+from transformers.models.vit import modeling_vit
+
+from made import build
+from served import fetch
+from tiny import hub_entry
+from vitscale.base.digests import digest
+from vitscale.base.errors import UserError
+from vitscale.models import hub_config
+from vitscale.models.store import load_model, save_model
+
+# What becomes another model in both libraries alike: another value that its weights can have.
+HONOURED = {
+    "image_size": 16,
+    "patch_size": 16,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 24,
+    "layer_norm_eps": 0.5,
+    "id2label": {"0": "crane", "1": "crane", "2": "gull"},
+}
+# Values that ours doesn't stand for.
+REFUSED = {
+    "hidden_act": "relu",
+    "num_channels": 1,
+    "qkv_bias": False,
+    "return_dict": False,
+    "problem_type": "multi_label_classification",
+    "model_type": "deit",
+    "head_dim": 4,
+    "per_layer_config": {"0": {"layer_norm_eps": 0.5}},
+    "quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    "a_field_of_tomorrow": 1,
+}
+# Values with which transformers gives the same logits.
+NO_PART = {
+    "hidden_dropout_prob": 0.5,
+    "attention_probs_dropout_prob": 0.5,
+    "initializer_range": 3.0,
+    "encoder_stride": 4,
+    "pooler_act": "relu",
+    "pooler_output_size": 3,
+    "output_hidden_states": True,
+    "output_attentions": True,
+    "chunk_size_feed_forward": 1,
+    "dtype": "float16",
+    "torch_dtype": "float16",
+    "is_encoder_decoder": True,
+    "label2id": {"a": 2, "b": 1, "c": 0},
+    "num_labels": 3,
+    "_num_labels": 3,
+    "architectures": ["ViTModel"],
+    "transformers_version": "4.0.0",
+    "_name_or_path": "elsewhere",
+    "name_or_path": "elsewhere",
+    "_commit_hash": "0" * 40,
+    "finetuning_task": "birds",
+}
+PROCESSOR_HONOURED = {"resample": 2, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}
+PROCESSOR_REFUSED = {
+    "image_processor_type": "CLIPImageProcessor",
+    "do_resize": False,
+    "do_rescale": False,
+    "rescale_factor": 1 / 127.5,
+    "do_normalize": False,
+    "do_center_crop": True,
+    "do_pad": True,
+    "input_data_format": "channels_last",
+    "size": {"height": 64, "width": 64},
+    "resample": 0,
+    "image_mean": 0.5,
+    "image_std": [0.2, 0.0, 0.2],
+    "a_field_of_tomorrow": 1,
+}
+PROCESSOR_NO_PART = {
+    "crop_size": {"height": 8, "width": 8},
+    "pad_size": {"height": 64, "width": 64},
+    "default_to_square": False,
+    "do_convert_rgb": True,
+    "data_format": "channels_first",
+    "device": "cpu",
+    "return_tensors": "np",
+    "disable_grouping": True,
+    "image_seq_length": 7,
+    "feature_extractor_type": "ViTFeatureExtractor",
+    "processor_class": "ViTProcessor",
+    "_processor_class": "ViTProcessor",
+    "_valid_kwargs_names": [],
+}
+IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def change_json(path: Path, **values) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def changed_entry(mirror: Path, file: str, **values) -> tuple[dict, Path]:
+    """Return the entry of a hub's ViT with other values in a file of its, and its folder."""
+    entry = hub_entry(mirror)
+    folder = mirror / entry["name"]
+    change_json(folder / file, **values)
+    return entry | {"sha256": digest(folder)}, folder
+
+
+@torch.no_grad()
+def logits(folder: Path, images: torch.Tensor = IMAGES) -> torch.Tensor:
+    return ViTForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()(images)[0]
+
+
+def test_every_field_stands_in_a_table():
+    """A version of transformers has a field that nobody has judged, or its ViT reads one that is none."""
+    fields = {each.name for each in dataclasses.fields(ViTConfig)} | ViTConfig().to_dict().keys()
+    assert fields <= hub_config.CONFIG_KEYS
+    reads = re.findall(r'(?<!\w)config(?:\.|, ")(\w+)', inspect.getsource(modeling_vit))
+    assert {"head_dim", "hidden_act", "qkv_bias"} <= set(reads)
+    # Of these head_dim is refused, and the attention's way of computing is no part of a file.
+    assert set(reads) - hub_config.CONFIG_KEYS == {"head_dim", "_attn_implementation"}
+    assert set(Processor.valid_kwargs.__annotations__) <= hub_config.PROCESSOR_KEYS
+    assert Processor().to_dict().keys() <= hub_config.PROCESSOR_KEYS
+
+
+def test_every_table_is_tried():
+    """A field is in a table of the code, and no test here holds it against transformers."""
+    assert hub_config.CONFIG_HONOURED.keys() == HONOURED.keys()
+    assert hub_config.CONFIG_WANTED.keys() == REFUSED.keys() & hub_config.CONFIG_KEYS
+    assert NO_PART.keys() == hub_config.CONFIG_NO_PART
+    assert hub_config.PROCESSOR_HONOURED.keys() == PROCESSOR_HONOURED.keys()
+    assert hub_config.PROCESSOR_WANTED.keys() < PROCESSOR_REFUSED.keys()
+    assert PROCESSOR_NO_PART.keys() == hub_config.PROCESSOR_NO_PART
+
+
+@pytest.mark.parametrize("name", HONOURED)
+@torch.no_grad()
+def test_what_is_honoured(mirror, tmp_path, name):
+    """A checkpoint's own value is left aside: our logits aren't transformers', or not after a way through a folder."""
+    entry, folder = changed_entry(mirror, "config.json", **{name: HONOURED[name]})
+    images = IMAGES
+    if name not in ("num_attention_heads", "layer_norm_eps", "id2label"):  # the others need other weights
+        config = ViTConfig.from_pretrained(folder)
+        torch.manual_seed(0)
+        ViTForImageClassification(config).save_pretrained(folder)
+        size = {"height": config.image_size, "width": config.image_size}
+        change_json(folder / "preprocessor_config.json", size=size)
+        images, entry = (
+            images[:, :, : config.image_size, : config.image_size],
+            entry | {"sha256": digest(folder)},
+        )
+    config, state = fetch("start", entry)
+    save_model(tmp_path / "start", config, state)
+    ours, theirs = load_model(tmp_path / "start").eval(), logits(folder, images)
+    assert theirs.std() > 0.1
+    assert torch.allclose(ours(images), theirs, atol=1e-5)
+    if name == "id2label":
+        assert config.classes == ["crane", "crane", "gull"]
+
+
+@torch.no_grad()
+def test_their_own_epsilon_is_kept_and_ours_not_written(mirror):
+    """A start's epsilon is not its weights', or a start with ours gets other bytes than it had."""
+    for eps, wanted in ((1e-12, 1e-12), (1e-6, None)):
+        config, _ = fetch("start", changed_entry(mirror, "config.json", layer_norm_eps=eps)[0])
+        assert config.to_json().get("layer_norm_eps") == wanted
+        assert config.architecture.layer_norm_eps == eps
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(mirror, name):
+    """A model that computes something else than ours, or something that nobody knows, is taken."""
+    entry, folder = changed_entry(mirror, "config.json", **{name: REFUSED[name]})
+    if name in ("hidden_act", "qkv_bias", "num_channels", "head_dim"):  # whole, so that its weights load
+        config = ViTConfig.from_pretrained(folder)
+        ViTForImageClassification(config).save_pretrained(folder)
+        entry |= {"sha256": digest(folder)}
+    # The last two end in transformers itself.
+    words = {"quantization_config": "can't be loaded", "per_layer_config": "can't be loaded"}.get(
+        name, f"has {name} "
+    )
+    with pytest.raises(UserError, match=rf"^weights\.start: someone/tiny-vit {words}") as caught:
+        fetch("start", entry)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", NO_PART)
+def test_what_has_no_part(mirror, name):
+    """A field that is left aside changes transformers' logits, or one that changes nothing is refused."""
+    wanted = logits(mirror / hub_entry(mirror)["name"])
+    entry, folder = changed_entry(mirror, "config.json", **{name: NO_PART[name]})
+    assert torch.allclose(logits(folder), wanted, atol=1e-5)
+    config, state = fetch("start", entry)
+    ours = build(config.to_json())
+    ours.load_state_dict(state)
+    with torch.no_grad():
+        tolerance = 0.05 if "dtype" in name else 1e-5
+        assert torch.allclose(ours.eval()(IMAGES), wanted, atol=tolerance)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
+PICTURES = [
+    np.random.default_rng(0).integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((32, 32), (48, 40))
+]
+
+
+def pixels(folder: Path) -> torch.Tensor:
+    processor = AutoImageProcessor.from_pretrained(folder)
+    return torch.stack([torch.as_tensor(np.asarray(each)) for each in processor(PICTURES)["pixel_values"]])
+
+
+@pytest.mark.parametrize("name", [*PROCESSOR_HONOURED, *PROCESSOR_NO_PART])
+def test_which_steps_are_taken(mirror, name):
+    """Our model's images aren't those that transformers makes for its own, or a note is refused."""
+    before = pixels(mirror / hub_entry(mirror)["name"])
+    values = PROCESSOR_HONOURED | PROCESSOR_NO_PART
+    entry, folder = changed_entry(mirror, "preprocessor_config.json", **{name: values[name]})
+    wanted = pixels(folder)
+    assert torch.equal(wanted, before) == (name in PROCESSOR_NO_PART)
+    taken = fetch("start", entry)[0].preprocessing
+    found = taken.to_input(taken.stacked(PICTURES))
+    assert (found - wanted).abs().max() < 2 / 255 / 0.2  # a rounded pixel
+
+
+@pytest.mark.parametrize("name", PROCESSOR_REFUSED)
+def test_which_steps_are_refused(mirror, name):
+    """A model whose images take other steps than ours is taken."""
+    value = PROCESSOR_REFUSED[name]
+    entry, _ = changed_entry(mirror, "preprocessor_config.json", **{name: value})
+    words = {"image_mean": "mean|float", "image_std": "std"}.get(name, name)
+    with pytest.raises(UserError, match=rf"^weights\.start: someone/tiny-vit .*({words})") as caught:
+        fetch("start", entry)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        64,
+        [32, 48],
+        {"shortest_edge": 32},
+        {"height": 32, "width": 48},
+        {"shortest_edge": 32, "longest_edge": 64},
+    ],
+    ids=str,
+)
+def test_sizes_that_are_refused(mirror, size):
+    """A model whose images keep their shape, or get another size than its own, is taken."""
+    entry, _ = changed_entry(mirror, "preprocessor_config.json", size=size)
+    with pytest.raises(UserError, match="someone/tiny-vit .*size"):
+        fetch("start", entry)
+
+
+def test_sizes_and_steps_in_other_words(mirror):
+    """A size in the words of older files, or a step that is off in so many words, is refused."""
+    for values in ({"size": 32}, {"do_center_crop": False, "crop_size": 8}, {"do_pad": False}):
+        entry, _ = changed_entry(mirror, "preprocessor_config.json", **values)
+        assert fetch("start", entry)[0].preprocessing.image_size == 32
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(mirror, value):
+    """A start is made of weights that aren't finite."""
+    entry = hub_entry(mirror)
+    folder = mirror / entry["name"]
+    model = ViTForImageClassification.from_pretrained(folder)
+    with torch.no_grad():
+        model.vit.layers[1].mlp.fc1.bias[3] = value
+    model.save_pretrained(folder)
+    with pytest.raises(
+        UserError, match=r"^weights\.start: someone/tiny-vit .*backbone.blocks.1.mlp.0.bias.*finite"
+    ):
+        fetch("start", entry | {"sha256": digest(folder)})
