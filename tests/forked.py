@@ -112,7 +112,7 @@ class Commands:
         patch.delenv("PYTHON_EXEC", raising=False)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=600):  # only a test that hangs takes that long
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

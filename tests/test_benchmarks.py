@@ -3,11 +3,11 @@
 import json
 import math
 import sys
-import time
 
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.flop_counter import FlopCounterMode
 
 from made import CPU
 from tiny import ROOT
@@ -70,10 +70,9 @@ def test_time_to_accuracy(done):
     assert list(low["stages"]) == ["init@vit", "pretrain@vit-digits", "finetune@vit-digits"]
     first_two = low["stages"]["init@vit"] + low["stages"]["pretrain@vit-digits"]
     assert first_two < low["seconds"] <= sum(low["stages"].values())
-    high = measure(0.999)
+    high = measure(1.1)  # which no training reaches
     assert (
-        high["seconds"] is None
-        and high["best_validation_accuracy"] == low["best_validation_accuracy"] < 0.999
+        high["seconds"] is None and high["best_validation_accuracy"] == low["best_validation_accuracy"] <= 1
     )
 
 
@@ -113,15 +112,11 @@ def test_the_other_ways_train(way):
     assert len(steps) == (3 if way is throughput.Usual else 5) and all(steps)
 
 
-def test_the_matrix_rate_is_in_flops():
+def test_the_matrix_rate_is_in_flops(monkeypatch):
     """The floor is reckoned from a rate that is off by the number of products or by the two operations of each."""
-    a, b = torch.randn(2, 768, 768)
-    seconds = []
-    for _ in range(20):
-        begin = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - begin)
-    assert throughput.matrix_rate(CPU, 768) == pytest.approx(2 * 768**3 / min(seconds), rel=0.4)
+    with FlopCounterMode(display=False) as counter:  # the clock of a machine that does a billion a second
+        monkeypatch.setattr(throughput.time, "perf_counter", lambda: counter.get_total_flops() / 1e9)
+        assert throughput.matrix_rate(CPU, 64) == pytest.approx(1e9)
 
 
 def test_throughput_prints_json(capsys, monkeypatch):

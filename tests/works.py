@@ -114,7 +114,7 @@ class Work:
             preexec_fn=limit,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
 
     def everything(self) -> dict[str, bytes | None]:

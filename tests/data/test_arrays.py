@@ -27,3 +27,9 @@ def test_stratified_shares_are_nested():
     labels = np.random.default_rng(1).integers(0, 7, 500)
     shares = [set(stratified(labels, fraction, 3)) for fraction in (0.01, 0.1, 0.25, 0.5, 0.9, 1.0)]
     assert all(smaller < larger for smaller, larger in zip(shares, shares[1:]))
+
+
+def test_a_seed_gives_the_share_that_it_gave():
+    """A share holds other images than when the committed figures were made: numpy's draws, or which of them are taken."""
+    labels = np.arange(24) % 3
+    assert stratified(labels, 0.25, 3).tolist() == [1, 8, 14, 18, 19, 21]

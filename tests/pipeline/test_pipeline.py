@@ -24,9 +24,7 @@ def ran(result):
 def test_same_bytes_in_two_fresh_folders(done, started, tmp_path):
     """Every output of a second run, elsewhere and without the first one's checkpoints, is the same to the byte."""
     second = tiny(tmp_path / "second")
-    start = time.monotonic()
     run("dvc", "repro", "-q", cwd=second)
-    assert time.monotonic() - start < 60  # 20 s alone on 2 cores
     first = outputs(done)
     assert outputs(second) == first
     assert {path.split("/")[0] for path in first} == {"data", "models", "metrics", "plots"}
@@ -64,11 +62,11 @@ def test_metrics_show_their_figures_and_no_list(done):
     )
 
 
-def test_nothing_to_do_is_quick(copy, started):
+def test_nothing_to_do_runs_nothing(copy, started):
+    """A second `dvc repro` runs a stage again, or leaves the workspace other than git has it."""
     run("dvc", "repro", "-q", cwd=copy)
-    start = time.monotonic()
     result = run("dvc", "repro", cwd=copy)
-    assert "up to date" in result.stdout and time.monotonic() - start < 10
+    assert "up to date" in result.stdout and ran(result) == []
     assert run("dvc", "status", cwd=copy).stdout.strip() == "Data and pipelines are up to date."
     assert run("git", "status", "--porcelain", cwd=copy).stdout == ""
 
@@ -116,10 +114,25 @@ def test_noise_for_test_images_leaves_the_weights_alone(copy, checkpoints):
     assert not any(path.startswith("metrics/history") for path in differing)
 
 
-def test_two_workers_sweep_a_queue(copy, monkeypatch):
+MEETING = """def main(stage: Stage) -> None:
+    import os, time
+    met, end = Path({!r}), time.monotonic() + 300
+    met.mkdir(exist_ok=True)
+    (met / str(stage.param("lr"))).touch()
+    while len(os.listdir(met)) < 2:  # the other worker's
+        assert time.monotonic() < end, "the other worker didn't come"
+        time.sleep(0.1)
+"""
+
+
+def test_two_workers_sweep_a_queue(copy, tmp_path, monkeypatch):
     """Workers get in each other's way or take turns, or run the code of the workspace, which was edited after queueing."""
     monkeypatch.setenv("VITSCALE_THREADS", "1")
     rates = [1e-4, 3e-3]
+    stage = copy / "stages/pretrain.py"
+    stage.write_text(
+        stage.read_text().replace("def main(stage: Stage) -> None:\n", MEETING.format(str(tmp_path / "met")))
+    )
     run("dvc", "exp", "run", "--queue", "-S", f"lr={','.join(map(str, rates))}", cwd=copy)
     code = copy / "src/vitscale/results/metrics.py"
     code.write_text(code.read_text().replace('"accuracy": correct / len(labels)', '"accuracy": 0.123'))
@@ -130,12 +143,12 @@ def test_two_workers_sweep_a_queue(copy, monkeypatch):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline, most = time.monotonic() + 120, 0
+    deadline = time.monotonic() + 900
     while re.search("Queued|Running", status := run("dvc", "queue", "status", cwd=copy).stdout):
         assert time.monotonic() < deadline, status
-        most = max(most, status.count("Running"))
         time.sleep(1)
-    assert status.count("Success") == 2 and most == 2, status
+    assert status.count("Success") == 2, status
+    assert len(list((tmp_path / "met").iterdir())) == 2
     experiments = json.loads(run("dvc", "exp", "show", "--json", cwd=copy).stdout)[1]["experiments"]
     found = {
         each["revs"][0]["data"]["params"]["params.yaml"]["data"]["lr"]: each["revs"][0]["rev"]

@@ -61,14 +61,14 @@ def test_setup(monkeypatch, settings_kept):
 
 
 CLAIM = """
-import sys, tempfile, time, types
+import sys, tempfile, types
 import torch
 from vitscale.runtime import device
 tempfile.tempdir = sys.argv[1]
 torch.cuda.device_count = lambda: 2
 torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid=f"gpu-{index}")
 print(device.claim_cuda(), device.claim_cuda(), flush=True)
-time.sleep(60)
+sys.stdin.read()  # stays, however long the others take to start
 """
 
 
@@ -81,6 +81,7 @@ def test_each_process_claims_a_cuda_device_of_its_own(tmp_path):
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-c", CLAIM, str(tmp_path)],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 env=os.environ | {"PYTHONPATH": str(Path(device.__file__).parents[2])},

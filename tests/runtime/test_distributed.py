@@ -39,7 +39,7 @@ def torchrun(folder: Path, stage: str, key: str, processes: int = 2):
         f"stages/{stage}.py",
         key,
         cwd=folder,
-        timeout=300,
+        timeout=600,
     )
 
 

@@ -20,7 +20,7 @@ def server(tmp_path_factory):
             [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log
         )
         try:
-            end = time.monotonic() + 60
+            end = time.monotonic() + 600
             while socket.socket().connect_ex(("127.0.0.1", port)):
                 assert process.poll() is None and time.monotonic() < end, "moto doesn't start"
                 time.sleep(0.1)

@@ -1,5 +1,6 @@
 """Checkpoints: a training that was killed goes on to the same end, and a damaged one is left behind."""
 
+import fcntl
 import os
 import resource
 import time
@@ -157,3 +158,29 @@ def test_checkpoint_for(tmp_path, monkeypatch):
     with checkpoint_for("finetune@x", "a" * 64) as checkpoint:
         assert checkpoint.load() == {"key": "a" * 64}
     assert not old.exists() and len(list((tmp_path / "there").glob("*.pt"))) == 2
+
+
+def test_a_checkpoint_is_of_one_stage_and_one_key(tmp_path, monkeypatch):
+    """Two trainings whose keys begin alike, or two stages, share a file, or go at one at the same time."""
+    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path))
+    keys = [("finetune@x", "a" * 64), ("finetune@x", "a" * 20 + "b" * 44), ("finetune@y", "a" * 64)]
+    paths = set()
+    for stage, key in keys:
+        with checkpoint_for(stage, key) as checkpoint:
+            paths.add(checkpoint.path)
+            assert checkpoint.path.name.startswith(stage)
+            with open(checkpoint.path.with_suffix(".lock"), "w") as lock, pytest.raises(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert len(paths) == 3
+
+
+def test_a_checkpoint_is_kept_for_days(tmp_path, monkeypatch):
+    """A training that is stopped over a holiday begins again when another one has ended."""
+    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path))
+    old = tmp_path / "finetune@y-c.pt"
+    old.write_bytes(b"")
+    past = time.time() - (checkpoint_module.KEEP_DAYS - 1) * 86_400
+    os.utime(old, (past, past))
+    with checkpoint_for("finetune@x", "a" * 64):
+        pass
+    assert old.exists() and checkpoint_module.KEEP_DAYS >= 7
