@@ -55,8 +55,8 @@ class Compute:
         """Return what, beside code, parameters and inputs, decides a training's bytes.
 
         That is torch's version, the device, and a CPU's kind and thread count. How many processes share a
-        training is left out, so that two can end what one began, with the same thread count on a CPU. It decides the last
-        digits, and with dropout what is dropped.
+        training is left out, so that two can end what one began, with the same thread count on a CPU. It
+        decides the last digits, and with dropout what is dropped.
         """
         device = self.device
         if device.type == "cuda":
