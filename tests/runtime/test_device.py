@@ -136,3 +136,53 @@ def test_native_bfloat16_on_a_cpu(capabilities, wanted, monkeypatch):
     """bfloat16 is chosen where the CPU only emulates it, or isn't where it has it."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert device.has_native_bfloat16(CPU.device) is wanted
+
+
+LISTING = """processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 85
+model name\t: Intel(R) Xeon(R)
+stepping\t: 7
+microcode\t: 0x1
+cpu MHz\t\t: 2800.1
+flags\t\t: fpu sse2 avx avx2 fma avx512f avx512_vnni aperfmperf
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("GenuineIntel", "AuthenticAMD", False),
+        ("family\t: 6", "family\t: 7", False),
+        (": 85", ": 143", False),
+        (" avx512_vnni", "", False),
+        (" avx512_vnni", " avx512_vnni amx_bf16", False),
+        ("2800.1", "1200.7", True),
+        ("0x1", "0x2", True),
+        (" aperfmperf", " aperfmperf vmscape", True),
+    ],
+)
+def test_a_kind_of_processor(old, new, same, tmp_path):
+    """A training goes on, on a processor that rounds otherwise, from a checkpoint of another kind; or not on its own kind."""
+    listings = []
+    for text in (LISTING, LISTING.replace(old, new)):
+        (tmp_path / "cpuinfo").write_text(text + "\n" + text.replace("processor\t: 0", "processor\t: 1"))
+        listings.append(device.processor(tmp_path / "cpuinfo"))
+    assert (listings[0] == listings[1]) == same
+
+
+@pytest.mark.parametrize("name", device.KERNELS)
+def test_identity_has_what_chooses_kernels(name, monkeypatch):
+    """A checkpoint made with other kernels, or on another processor, is taken for one's own."""
+    monkeypatch.delenv(name, raising=False)
+    before = CPU.identity()
+    monkeypatch.setenv(name, "AVX2")
+    assert CPU.identity() != before
+    monkeypatch.setattr(device, "processor", lambda: ("another",))
+    assert "another" in CPU.identity()
+
+
+def test_a_processor_without_linux(tmp_path):
+    """Where /proc/cpuinfo is absent a training ends in a traceback, or all processors are one."""
+    assert any(device.processor(tmp_path / "none"))

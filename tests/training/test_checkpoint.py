@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trainings import ADAMW, MUON, RESNET, SGD, VIT, Nowhere, raw, training_of
+from vitscale.runtime.device import can_compile
 from vitscale.training import checkpoint as checkpoint_module
 from vitscale.training.checkpoint import Checkpoint, checkpoint_for
 from vitscale.training.loop import Training, fit
@@ -67,6 +68,25 @@ def test_resuming_changes_nothing(split, tmp_path, capsys, case):
         assert raw(resumed.model.state_dict()) == raw(undisturbed.model.state_dict())
         if recipe["ema_decay"]:
             assert raw(resumed.average.state_dict()) == raw(undisturbed.average.state_dict())
+
+
+@pytest.mark.skipif(not can_compile(), reason="needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("config", "count"), [(VIT | {"dropout": 0.2, "stochastic_depth": 0.1, "depth": 2}, 10), (RESNET, 2)]
+)
+def test_more_sizes_than_torch_compiles_by_itself(split, monkeypatch, config, count):
+    """From the ninth size on a training runs uncompiled without a word, and one that was resumed there doesn't."""
+    sizes, compiled, compile_ = [8 * (i + 1) for i in range(count)], [], torch.compile
+
+    def counting(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda *args, **kinds: compile_(*args, backend=counting, **kinds))
+    torch._dynamo.reset()
+    recipe = ADAMW | {"compile": True, "batch_size": 32}
+    fit(training_of(split, config, recipe, epochs=count, sizes=sizes), split, Nowhere())
+    assert len(compiled) == count
 
 
 def test_a_finished_training_isnt_run_again(split, tmp_path, monkeypatch):

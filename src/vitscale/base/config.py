@@ -1,29 +1,122 @@
-"""YAML as its version 1.2 has it, and as DVC writes it."""
+"""YAML as DVC reads it: version 1.2, by the rules of ruamel.yaml, which DVC uses.
+
+dvc.lock has to hold the very values that a stage was given. PyYAML reads version 1.1, where `040` is 32,
+`1:30` is 90, `off` is false and `1e-05` (what `dvc exp run -S lr=1e-5` writes) is a string. Its parser in C
+is fifteen times as fast as ruamel.yaml's; so the parser is PyYAML's, and what a value is follows ruamel.yaml.
+A test holds the two against each other. What they read differently all the same is refused.
+"""
 
 import re
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from vitscale.base.errors import UserError
 
+TAG = "tag:yaml.org,2002:"
+DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+TIME = (
+    r"[0-9]{4}-[0-9]{2}?-[0-9]{2}?(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]*)?"
+    r"(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::[0-9]{2})?))?"
+)
+# In this order, by the first character of a plain value; ruamel.yaml's for version 1.2.
+PLAIN = [
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    (
+        "float",
+        r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)"
+        r"|[-+]?\.[0-9_]+(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("int", r"[-+]?(?:0b[01_]+|0o?[0-7_]+|[0-9_]+|0x[0-9a-fA-F_]+)", "-+0123456789"),
+    ("merge", "<<", "<"),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("timestamp", f"{DATE}|{TIME}", "0123456789"),
+    ("value", "=", "="),
+]
+BASES = {None: 10, "0b": 2, "0o": 8, "0x": 16}
+# Ends of lines in version 1.1 alone, and a directive that asks for another version than 1.2.
+OF_OTHER_VERSIONS = re.compile("[\x85\u2028\u2029\ufeff]|^%", re.MULTILINE)
+
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the one in C is ten times as fast
-    """PyYAML reads YAML 1.1, where `1e-05` (what `dvc exp run -S lr=1e-5` writes) is a string."""
+    """Builds plain values only; a name that stands twice in a mapping is an error."""
 
-    yaml_implicit_resolvers = {
-        first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:float"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    yaml_implicit_resolvers: dict = {}
+    yaml_constructors = {
+        tag: yaml.SafeLoader.yaml_constructors[tag]
+        for tag in [None, *(TAG + kind for kind in ("null", "str", "seq", "map"))]
     }
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what `<<` merges into a mapping, the first time that it is met: the node is changed."""
+        if not hasattr(node, "checked"):
+            node.checked = True  # type: ignore[attr-defined]
+            self._refuse_twins(node)
+        super().flatten_mapping(node)
 
-_Loader.add_implicit_resolver(  # the float of the YAML 1.2 core schema, section 10.3.2
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-    ),
-    list("-+0123456789."),
-)
+    def _refuse_twins(self, node: yaml.MappingNode) -> None:
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ValueError(f"line {line}: a key must be a plain value")
+            no_value = key.tag in (TAG + "merge", TAG + "value")
+            name = key.value if no_value else self.construct_object(key, deep=True)
+            if name in lines:
+                where = f"line {line}" if lines[name] == line else f"lines {lines[name]} and {line}"
+                raise ValueError(f"the key {key.value} stands twice, in {where}; delete one of them")
+            lines[name] = line
+
+
+def _boolean(text: str) -> bool:
+    """Return a bool: after `!!bool` the words of version 1.1 are allowed too."""
+    words = {
+        "true": True,
+        "yes": True,
+        "y": True,
+        "on": True,
+        "false": False,
+        "no": False,
+        "n": False,
+        "off": False,
+    }
+    return words[text.lower()]
+
+
+def _integer(text: str) -> int:
+    """Return an int: `040` is 40, `0o40` is 32."""
+    sign, prefix, digits = re.fullmatch("([-+]?)(0[box])?(.*)", text.replace("_", ""), re.DOTALL).groups()  # type: ignore[union-attr]
+    return int(digits, BASES[prefix]) * (-1 if sign == "-" else 1)
+
+
+def _number(text: str) -> float:
+    return float(re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", text.replace("_", "").lower()))
+
+
+def _date(text: str) -> date:
+    """Return a date; a time of day is refused."""
+    return date.fromisoformat(text)
+
+
+def _add(kind: str, build: Callable[[str], Any]) -> None:
+    def construct(loader: _Loader, node: yaml.Node) -> Any:
+        text = loader.construct_scalar(node)
+        try:
+            return build(text)
+        except (ValueError, LookupError):
+            raise ValueError(f"line {node.start_mark.line + 1}: {text!r} can't be read as {kind}") from None
+
+    _Loader.add_constructor(TAG + kind, construct)
+
+
+for kind, pattern, first in PLAIN:
+    _Loader.add_implicit_resolver(TAG + kind, re.compile(f"^(?:{pattern})$"), list(first))
+for kind, build in (("bool", _boolean), ("int", _integer), ("float", _number), ("timestamp", _date)):
+    _add(kind, build)
 
 
 def read_yaml(path: Path) -> dict:
@@ -40,8 +133,12 @@ def parse_yaml(text: bytes, name: str) -> dict:
     Raises UserError, with the file's name, where it holds none.
     """
     try:
-        content = yaml.load(text.decode(), Loader=_Loader)  # a SafeLoader: builds plain values only
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that doesn't exist
+        decoded = text.decode("utf-8-sig")
+        if found := OF_OTHER_VERSIONS.search(decoded):
+            line = decoded.count("\n", 0, found.start()) + 1
+            raise ValueError(f"line {line}: {found[0]!r} can't stand here; DVC reads it otherwise")
+        content = yaml.load(decoded, Loader=_Loader)  # a SafeLoader: builds plain values only
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{name} holds no mapping of names to values")

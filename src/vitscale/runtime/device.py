@@ -5,6 +5,8 @@ Environment variables that name the device and the threads, and the precision th
 
 import fcntl
 import os
+import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +24,17 @@ from vitscale.base.errors import UserError
 from vitscale.base.processes import LOCAL_RANK, PROCESSES
 from vitscale.runtime import distributed
 
+# What has ATen, oneDNN, MKL and OpenBLAS take other kernels than the processor's best; those round otherwise.
+KERNELS = [
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "OPENBLAS_CORETYPE",
+]
 HELD: list[IO] = []  # open lock files, which the system lets go of when the process ends, however it ends
 
 
@@ -41,9 +54,9 @@ class Compute:
     def identity(self) -> tuple:
         """Return what, beside code, parameters and inputs, decides a training's bytes.
 
-        That is torch's version, the device and a CPU's thread count. How many processes share a training is
-        left out, so that two can end what one began, with the same thread count on a CPU. It decides the last
-        digits, and with dropout what is dropped.
+        That is torch's version, the device, and a CPU's kind and thread count. How many processes share a
+        training is left out, so that two can end what one began, with the same thread count on a CPU. It
+        decides the last digits, and with dropout what is dropped.
         """
         device = self.device
         if device.type == "cuda":
@@ -53,8 +66,40 @@ class Compute:
                 torch.cuda.get_device_name(device),
                 has_native_bfloat16(device),
             )
-        name = torch.backends.cpu.get_cpu_capability()
-        return torch.__version__, device.type, name, has_native_bfloat16(device), torch.get_num_threads()
+        kind = torch.backends.cpu.get_cpu_capability(), *processor()
+        return torch.__version__, device.type, *kind, has_native_bfloat16(device), torch.get_num_threads()
+
+
+def processor(listing: Path = Path("/proc/cpuinfo")) -> tuple:
+    """Return what chooses a CPU's kernels, and so how it rounds.
+
+    Its vendor, family, model and vector instructions, and the environment variables that forbid some.
+    Where Linux's listing is absent, what the system calls the processor.
+    """
+    try:
+        first = listing.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
+    except OSError:
+        first = ""
+    fields = {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())
+    }
+    names = [
+        "vendor_id",
+        "cpu family",
+        "model",
+        "CPU implementer",
+        "CPU part",
+        "CPU variant",
+    ]  # x86, then Arm
+    kind = [fields[name] for name in names if name in fields] or [platform.processor(), platform.machine()]
+    # Not all of them: a newer kernel of the system names more of what the same processor has.
+    flags = sorted(
+        flag
+        for flag in (fields.get("flags") or fields.get("Features") or "").split()
+        if re.match("sse|ssse|avx|fma|f16c|amx|asimd|sve|sme[0-9]*$|bf16|i8mm", flag)
+    )
+    settings = [f"{name}={os.environ[name]}" for name in KERNELS if os.environ.get(name)]
+    return (*kind, " ".join(flags), *settings)
 
 
 @cache

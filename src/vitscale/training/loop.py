@@ -107,7 +107,10 @@ class Training:
             self.average = AveragedModel(model, multi_avg_fn=averaged, use_buffers=not plan.frozen_backbone)
         compiled: nn.Module = model
         if recipe.compile and can_compile():
-            compiled = cast(nn.Module, torch.compile(model, dynamic=False))
+            # Once a size. Beyond its own limit of 8 torch would go on uncompiled, without a word: that rounds
+            # otherwise, and a resumed training has met fewer sizes. With fullgraph it ends in an error.
+            options = {"fullgraph": True, "recompile_limit": 8 + len(set(plan.sizes))}
+            compiled = cast(nn.Module, torch.compile(model, dynamic=False, **options))  # type: ignore[call-overload]
         self.forward = distributed.share_gradients(compiled)
         self.resident = None
         if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
