@@ -10,6 +10,7 @@ from vitscale.base.config import read_yaml
 from vitscale.commands.main import COMMANDS
 from vitscale.results.study import Study
 from vitscale.results.summary import summarise
+from vitscale.results.tables import figures_in
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -132,7 +133,7 @@ def table(text: str, *, beside: str) -> list[dict[str, str]]:
 def test_the_tables_are_of_the_committed_figures():
     """A row ran again, or was added, and the pages still have the old figures."""
     params = read_yaml(ROOT / "params.yaml")
-    study = Study.read(params.get, ROOT / "metrics/rows", ROOT / "metrics/history")
+    study = Study.read(params.get, figures_in(ROOT / "metrics"))
     wanted = {line["row"]: line for line in table(summarise(study), beside="accuracy")}
     shown = table(README, beside="minutes")
     assert [line["row"] for line in shown] == list(wanted)

@@ -56,9 +56,7 @@ def test_nothing_is_claimed_of_one_training():
     ]
     text = said_of(curve, [point(each.images, each.accuracy / 2, model="a", total=100_000) for each in curve])
     assert text.count(UNKNOWN) == len(text.splitlines()) == 5
-    assert not any(
-        word in text for word in (" gains ", "loses", "falls", "rises", "beyond", "makes no")
-    )
+    assert not any(word in text for word in (" gains ", "loses", "falls", "rises", "beyond", "makes no"))
 
 
 def of(model, *accuracies):

@@ -68,6 +68,9 @@ def _change(
     matrices: tuple[Counts, Counts],
 ) -> list[str]:
     """Return the cells of a difference, its interval, what that is over, and whether it is beyond it."""
+    old, new = matrices
+    if old and new and images_of(old) != images_of(new):
+        same_images = False
     if before and after and same_images:
         gain, half = difference(after, before)
         if before.spread is None or after.spread is None:

@@ -69,7 +69,10 @@ class Revision:
     def figures(self, name: str) -> dict | None:
         """Return the figures in a file of `metrics/`, or None where there is no such file."""
         content = self.read(f"metrics/{name}")
-        return None if content is None else parse_metrics(content)
+        try:
+            return None if content is None else parse_metrics(content)
+        except ValueError as error:
+            raise UserError(f"metrics/{name} of {self.label} can't be read ({error}); `dvc repro`") from error
 
     def trained(self, rows: list[str]) -> Trained | None:
         """Return what rows got right, with the spread of their trainings among each other.
