@@ -4,6 +4,7 @@ import numpy as np
 
 from vitscale.base.files import write_metrics
 from vitscale.data.arrays import SplitWriter
+from vitscale.results.configurations import pool_spreads
 from vitscale.results.scaling import Point
 from vitscale.results.tables import by_class
 
@@ -18,9 +19,31 @@ def point(
 ) -> Point:
     """Return a point whose seeds got exactly so many of `total` test images right, the first ones."""
     correct = np.stack([np.arange(total) < round(accuracy * total) for accuracy in accuracies])
+    return made(correct, images, model, data if images else "", target_images)
+
+
+def made(
+    correct: np.ndarray, images: int, model: str = "vit", data: str = "x", target_images: int = 1
+) -> Point:
+    """Return the point of trainings that got so much right, (seeds, test images)."""
     return Point(
-        model, "full", data if images else "", images, target_images, ["row"] * len(accuracies), correct
+        model=model,
+        protocol="full",
+        fraction=target_images / 1000,
+        data=data,
+        images=images,
+        target_images=target_images,
+        rows=["row"] * len(correct),
+        correct=correct,
+        test_images=["one"],
+        start=None,
     )
+
+
+def pooled(points: list[Point]) -> list[Point]:
+    """Return the points, with the spread that each shares."""
+    pool_spreads((point.pool, point) for point in points)
+    return points
 
 
 def power(exponent: float, model: str = "vit", scale: float = 1.0) -> list[Point]:
@@ -43,7 +66,7 @@ def prepared(folder, images: int) -> None:
 
 
 def write_scores(
-    folder, name: str, images: int, labels: np.ndarray, right: int, scores: str = "scores"
+    folder, name: str, images: int, labels: np.ndarray, right: int, scores: str = "rows"
 ) -> None:
     """Write the metrics of a row that was trained on so many images and has so many test images right, the first ones."""
     write_metrics(folder / f"history/finetune/{name}.json", {"train_images": images})

@@ -139,7 +139,9 @@ BELIEVED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "words"), BELIEVED, ids=lambda each: repr(each)[:30])
+@pytest.mark.parametrize(
+    ("name", "value", "words"), BELIEVED, ids=lambda each: "null" if each is NULL else repr(each)[:30]
+)
 def test_no_value_is_believed(name, value, words, tmp_path, monkeypatch):
     """A value that no model can have, or another than the weights', is taken, or first builds what it asks for."""
     save_model(tmp_path, VIT, randomised(VIT).state_dict())

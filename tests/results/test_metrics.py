@@ -11,7 +11,6 @@ from vitscale.base.files import write_metrics
 from vitscale.results.metrics import (
     confusion,
     expected_calibration_error,
-    paired_difference,
     per_class,
     scores,
     wilson,
@@ -158,27 +157,20 @@ def test_ece_of_extreme_models():
     assert expected_calibration_error(even, np.array([0, 1, 2, 3])) == pytest.approx(0)
 
 
-@pytest.mark.parametrize(
-    "counts", [(40, 12, 5, 43), (0, 10, 0, 0), (50, 0, 0, 50), (0, 5, 5, 0), (9000, 300, 180, 520)]
-)
-def test_paired_difference_equals_the_textbook(counts):
-    """The interval isn't that of paired shares: (b - c) / n ± z sqrt(b + c - (b - c)² / n) / n."""
-    neither, b, c, right = counts
-    first = np.repeat([False, True, False, True], [neither, b, c, right])
-    second = np.repeat([False, False, True, True], [neither, b, c, right])
-    n = sum(counts)
-    found, half = paired_difference(first, second)
-    assert found == pytest.approx((b - c) / n)
-    assert half == pytest.approx(1.959964 * math.sqrt(b + c - (b - c) ** 2 / n) / n)
-    assert paired_difference(second, first) == pytest.approx((-found, half))
-
-
 def test_predictions_say_what_was_right_and_where():
     """A class without test images shifts the others, an image is held against another one's label, or one is lost."""
     labels, predicted = np.array([3, 0, 3, 2, 0]), np.array([3, 2, 0, 2, 0])
     kept = by_class(labels, predicted, ["a", "none", "c, d", "e"])
     assert kept["predicted"] == {"a": [2, 0], "none": [], "c, d": [2], "e": [3, 0]}
-    assert hits(kept).tolist() == [False, True, True, True, False]
+    assert hits(kept).tolist() == [[False, True, True, True, False]]
+    both = by_class(labels, np.stack([predicted, labels]), ["a", "none", "c, d", "e"])
+    assert both["predicted"] == {
+        "a": [[2, 0], [0, 0]],
+        "none": [[], []],
+        "c, d": [[2], [2]],
+        "e": [[3, 0], [3, 3]],
+    }
+    assert hits(both).tolist() == [[False, True, True, True, False], [True] * 5]
 
 
 def test_metrics_file_is_json_with_a_line_for_each_thing(tmp_path):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from curves import point, power, prepared, write_scores
+from curves import made, point, pooled, power, prepared, write_scores
 from made import study
 from vitscale.base.errors import UserError
-from vitscale.results.scaling import Point, compared, model_names, points, pool_seeds, slope
+from vitscale.results.configurations import model_names
+from vitscale.results.metrics import wilson
+from vitscale.results.scaling import points, slope
 from vitscale.results.scaling_page import page, table
 
 
@@ -133,52 +135,26 @@ def test_rows_that_differ_in_more_than_seeds_are_refused(results, second, change
 
 
 # Intervals
-def test_intervals_cover_what_they_promise():
-    """Of draws of seeds and test images, fewer than 95% of the intervals hold the true accuracy, or far more do."""
-    rng, held, trials = np.random.default_rng(0), 0, 400
-    for _ in range(trials):
-        made = []
-        for images in (10, 100, 1000, 10_000):
-            hardness = rng.normal(size=500)
-            skills = 1.0 + 0.15 * rng.normal(size=3)
-            correct = skills[:, None] + hardness + rng.normal(size=(3, 500)) > 0
-            made.append(Point("vit", "full", "x", images, 1, ["a"] * 3, correct))
-        pool_seeds(made)
-        truth = stats.norm.cdf(1.0 / math.sqrt(2 + 0.15**2))
-        held += sum(abs(each.accuracy - truth) <= each.half for each in made)
-    assert 0.94 <= held / (4 * trials) <= 0.99
-
-
-def test_intervals_by_hand():
-    """Seeds aren't pooled over a model's points of as many target images alone, or others get their variance."""
-    made = [
-        point(10, 0.5, 0.52),
-        point(100, 0.7),
-        point(10, 0.4, model="resnet18"),
-        point(10, 0.6, target_images=10),
+def test_spread_is_pooled_over_a_models_points():
+    """A point with one training has none, others get a model's they don't belong to, or a page hides what it is over."""
+    made = pooled(
+        [
+            point(10, 0.5, 0.52),
+            point(100, 0.7),
+            point(10, 0.4, model="resnet18"),
+            point(10, 0.6, target_images=10),
+        ]
+    )
+    assert made[0].spread == made[1].spread is not None
+    assert made[2].spread is made[3].spread is None
+    assert made[0].spread.variance == pytest.approx(2 * 0.01**2) and made[0].spread.freedom == 1
+    assert [each.covers for each in made[:3]] == [
+        "2 trainings; test images and trainings",
+        "one training; test images and trainings",
+        "one training; test images only",
     ]
-    pool_seeds(made)
-    images = [1.959964 * math.sqrt(p * (1 - p) / 1000) for p in (0.5, 0.7, 0.4)]
-    variance = 2 * 0.01**2 / 1
-    t = stats.t.ppf(0.975, 1)
-    assert made[0].over_seeds == pytest.approx(t * math.sqrt(variance / 2)) and made[
-        1
-    ].over_seeds == pytest.approx(t * math.sqrt(variance))
-    assert made[2].over_seeds == made[3].over_seeds == 0 and made[2].half == pytest.approx(images[2])
-    assert "| ± 1.52%, test images alone |" not in page(
-        made[:2], {}, "x"
-    ) and ", test images alone |" in page(made, {}, "x")
-    assert made[1].half == pytest.approx(math.hypot(images[1], made[1].over_seeds))
-
-
-def test_a_comparison_is_paired_over_test_images():
-    first, second = point(10, 0.6), point(10, 0.55)
-    gain, half = compared(first, second)
-    assert gain == pytest.approx(0.05) and half == pytest.approx(1.959964 * math.sqrt(0.05 * 0.95 / 1000))
-    first.over_seeds, second.over_seeds = 0.03, 0.04
-    assert compared(first, second)[1] == pytest.approx(math.hypot(half, 0.05)) and compared(second, first)[
-        0
-    ] == pytest.approx(-0.05)
+    assert all(f"| {each.covers} |" in page(made, {}, "x") for each in made)
+    assert made[2].interval == pytest.approx(wilson(400, 1000))
 
 
 # Slopes
@@ -186,8 +162,7 @@ def test_a_comparison_is_paired_over_test_images():
 def test_slope_is_the_exponent(exponent):
     """The error's exponent isn't found, or the untrained start's point enters it."""
     curve = [point(0, 0.1, total=100_000), *power(exponent, scale=0.2)]
-    pool_seeds(curve)
-    value, half = slope(curve)
+    value, half = slope(pooled(curve))
     assert value == pytest.approx(exponent, abs=2e-3) and 0 < half < 0.03
 
 
@@ -210,11 +185,8 @@ def test_slope_holds_the_truth_as_often_as_promised(seeds, shared):
         for images, level in zip(counts, levels):
             ease = math.sqrt(shared) * easy + math.sqrt(1 - shared) * rng.normal(size=1000)
             skill = level + seeds * rng.normal(size=(3, 1))
-            curve.append(
-                Point("vit", "full", "x", images, 1, ["a"] * 3, skill + ease + rng.normal(size=(3, 1000)) > 0)
-            )
-        pool_seeds(curve)
-        value, half = slope(curve)
+            curve.append(made(skill + ease + rng.normal(size=(3, 1000)) > 0, images))
+        value, half = slope(pooled(curve))
         held += abs(value - true) <= half
     assert held / trials >= 0.93
 

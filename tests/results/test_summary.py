@@ -5,16 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from made import study
 from vitscale.base.entries import Weights
 from vitscale.base.errors import UserError
 from vitscale.base.files import write_json, write_metrics
-from vitscale.results.metrics import (
-    paired_difference,
-    wilson,
-)
-from vitscale.results.summary import accuracy_table, control_of, curves, gain, leftovers, summarise
+from vitscale.results.configurations import configurations, gain
+from vitscale.results.metrics import wilson
+from vitscale.results.summary import accuracy_table, control_of, curves, leftovers, summarise
 from vitscale.results.tables import by_class
 
 TUNING = {
@@ -65,9 +64,9 @@ def write_scores(path: Path, labels: np.ndarray, right: int) -> None:
 def results(tmp_path) -> Path:
     """Return a folder with scores and predictions of two rows, one row not run, and files of rows long gone."""
     for name, right in (("vit-a", 30), ("vit-scratch", 20), ("stray", 40)):
-        write_scores(tmp_path / f"scores/{name}.json", np.arange(40) % 8, right)
+        write_scores(tmp_path / f"rows/{name}.json", np.arange(40) % 8, right)
     write_json(
-        tmp_path / "scores/famous.json", {"accuracy": 1.0, "ci95_low": 1.0, "ci95_high": 1.0, "parameters": 1}
+        tmp_path / "rows/famous.json", {"accuracy": 1.0, "ci95_low": 1.0, "ci95_high": 1.0, "parameters": 1}
     )
     return tmp_path
 
@@ -91,13 +90,14 @@ def table_of(results: Path, rows: dict = ROWS, published: dict = PUBLISHED) -> d
             "protocol",
             "accuracy",
             "95% interval",
+            "over",
             "over scratch",
             "over longer scratch",
             "published",
         ]
         and "dataset-b" in text
     )
-    assert all(len(line) == 9 for line in lines)
+    assert all(len(line) == 10 for line in lines)
     return {line[0]: line for line in lines[2:]}
 
 
@@ -105,31 +105,34 @@ def test_summary_shows_every_row(results):
     """A row is missing or shown with other figures than its own, or a file without a row is shown."""
     table = table_of(results)
     assert list(table) == ["vit-a", "vit-scratch", "vit-a-probe", "famous"]  # and no "stray"
-    half = 1.959964 * math.sqrt(10 - 100 / 40) / 40
+    half = stats.t.ppf(0.975, 41) * math.sqrt(11 - 100 / 42) / 42
+    gained = f"+25.00% ± {half:.2%}, test images only"
     assert table["vit-a"][1:] == [
         "1.23M",
         "dataset-a",
         "full",
         "75.00%",
         "59.81% to 85.81%",
-        f"+25.00% ± {half:.2%}",
+        "one training; test images only",
+        gained,
         "—",
         "65.00%",
     ]
-    assert table["vit-scratch"][1:] == ["1.23M", "—", "full", "50.00%", "35.20% to 64.80%", "—", "—", "—"]
+    ends = ["35.20% to 64.80%", "one training; test images only"]
+    assert table["vit-scratch"][1:] == ["1.23M", "—", "full", "50.00%", *ends, "—", "—", "—"]
     rows = ROWS | {
         "vit-scratch": ROWS["vit-scratch"] | {"epochs": 7},
         "hub": ROWS["vit-a"] | {"start": "hub"},
     }
-    assert table_of(results, rows)["vit-a"][6:8] == ["—", f"+25.00% ± {half:.2%}"]
+    assert table_of(results, rows)["vit-a"][7:9] == ["—", gained]
     assert table_of(results, rows)["hub"][2:5] == ["imagenet", "full", "not run"]
 
 
 def test_a_row_without_a_file_is_not_run(results):
     """A row that hasn't been run gets figures, breaks the table, or hides."""
-    wanted = ["vit-a-probe", "—", "dataset-a", "linear_probe", "not run", "—", "—", "—", "—"]
+    wanted = ["vit-a-probe", "—", "dataset-a", "linear_probe", "not run", "—", "—", "—", "—", "—"]
     assert table_of(results)["vit-a-probe"] == wanted
-    (results / "scores/vit-a.json").unlink()
+    (results / "rows/vit-a.json").unlink()
     assert table_of(results)["vit-a"][4] == "not run"
     assert [line[0] for line in accuracy_table(study(ROWS, PRETRAIN, results, published=PUBLISHED))] == [
         "vit-scratch"
@@ -139,13 +142,13 @@ def test_a_row_without_a_file_is_not_run(results):
 def test_published_stands_beside_the_same_protocol_only(results):
     """A published accuracy is held against another protocol, or one without a row here is left out or gets figures."""
     table = table_of(results)
-    assert table["vit-a"][8] == "65.00%" and table["vit-a-probe"][8] == "—"
-    famous = ["famous", "—", "—", "linear_probe", "not run", "—", "—", "—", "94.64%"]
+    assert table["vit-a"][9] == "65.00%" and table["vit-a-probe"][9] == "—"
+    famous = ["famous", "—", "—", "linear_probe", "not run", "—", "—", "—", "—", "94.64%"]
     assert table["famous"] == famous  # its file is a stray one
     same = PUBLISHED | {"vit-a-probe": {"accuracy": 0.7236, "protocol": "linear_probe"}}
-    assert table_of(results, published=same)["vit-a-probe"][8] == "72.36%"
+    assert table_of(results, published=same)["vit-a-probe"][9] == "72.36%"
     other = PUBLISHED | {"vit-a": {"accuracy": 0.65, "protocol": "linear_probe"}}
-    assert table_of(results, published=other)["vit-a"][8] == "—"
+    assert table_of(results, published=other)["vit-a"][9] == "—"
     assert accuracy_table(study(ROWS, PRETRAIN, results, published=PUBLISHED))[0][4] == 0.65
     assert accuracy_table(study(ROWS, PRETRAIN, results, published=other))[0][4] == ""
 
@@ -205,14 +208,14 @@ def test_a_control_has_the_same_model():
 
 def test_gain_needs_the_same_test_images(results):
     """Rows scored on different test images are compared all the same."""
-    found = gain("vit-a", "vit-scratch", study(ROWS, PRETRAIN, results))
-    first, second = np.arange(40) < 30, np.arange(40) < 20
-    assert found == pytest.approx(paired_difference(first, second))
+    first, second = configurations(study(ROWS, PRETRAIN, results))
+    value, half = gain(first, second)
+    assert value == 0.25 and half > 0
     write_scores(
-        results / "scores/vit-scratch.json", np.arange(40)[::-1] % 8, 20
+        results / "rows/vit-scratch.json", np.arange(40)[::-1] % 8, 20
     )  # as many of each class, in another order
     with pytest.raises(UserError, match="vit-a and vit-scratch"):
-        gain("vit-a", "vit-scratch", study(ROWS, PRETRAIN, results))
+        gain(*configurations(study(ROWS, PRETRAIN, results)))
 
 
 def test_leftovers_are_files_without_an_entry(results):
@@ -225,10 +228,10 @@ def test_leftovers_are_files_without_an_entry(results):
         "finetune/lost",
     ):
         write_json(results / f"history/{name}.json", {})
-    found = leftovers(study(ROWS, PRETRAIN, results))
+    found = leftovers(study(ROWS, PRETRAIN, results), results)
     assert [path.relative_to(results).as_posix() for path in found] == [
-        "scores/famous.json",
-        "scores/stray.json",
+        "rows/famous.json",
+        "rows/stray.json",
         "history/pretrain/gone.json",
         "history/finetune/lost.json",
     ]

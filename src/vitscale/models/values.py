@@ -1,0 +1,77 @@
+"""Which values a model's config.json may have: nothing in it is believed."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, fields
+from typing import Any
+
+Rule = tuple[Callable[[Any], bool], str]  # a test, and words for what passes it
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _one_of(*words: str) -> Rule:
+    return lambda value: isinstance(value, str) and value in words, f"one of {', '.join(words)}"
+
+
+def _channels(test: Callable[[float], bool], words: str) -> Rule:
+    def passes(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 3 and all(_number(v) and test(v) for v in value)
+
+    return lambda value: value is None or passes(value), f"three numbers {words}"
+
+
+COUNT: Rule = (lambda value: type(value) is int and value >= 1, "a whole number from 1")
+RATE: Rule = (lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1")
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("image_size", "patch_size", "dim", "depth", "heads", "mlp_dim"), COUNT),
+    **dict.fromkeys(("dropout", "stochastic_depth"), RATE),
+    "pool": _one_of("class", "mean"),
+    "positions": _one_of("learned", "sincos"),
+    "layer_norm_eps": (lambda value: _number(value) and 0 < value < 1, "a number between 0 and 1"),
+    "stem": _one_of("cifar", "imagenet"),
+    # Two may have the same name: ImageNet has two kinds of crane.
+    "classes": (
+        lambda value: isinstance(value, list) and all(isinstance(name, str) and name for name in value),
+        "a list of names",
+    ),
+    "interpolation": _one_of("bilinear", "bicubic"),
+    "mean": _channels(lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "std": _channels(lambda value: value > 0, "above 0"),
+}
+
+
+def check_values(content: Any, architectures: dict[str, type], others: Iterable[str]) -> None:
+    """Raise ValueError with the first value of a config.json that no model can have.
+
+    `architectures` are the dataclasses of their parameters; `others` are the keys beside those.
+    """
+
+    def hold(name: str, passes: bool, words: str) -> None:
+        if not passes:
+            shown = repr(content[name])
+            raise ValueError(f"{name} is {shown if len(shown) < 80 else shown[:80] + '…'}, not {words}")
+
+    if not isinstance(content, dict) or "architecture" not in content:
+        raise ValueError("architecture is missing")
+    rules = RULES | {"architecture": _one_of(*architectures)}
+    passes, words = rules["architecture"]
+    hold("architecture", passes(content["architecture"]), words)
+    parameters = fields(architectures[content["architecture"]])
+    known = {"architecture", *others, *(each.name for each in parameters)}
+    optional = {each.name for each in parameters if each.default is not MISSING}
+    if odd := sorted((known ^ set(content)) - (optional - set(content))):
+        raise ValueError(f"{odd[0]} is {'missing' if odd[0] in known else 'no key of a config.json'}")
+    for name, value in content.items():
+        hold(name, rules[name][0](value), rules[name][1])
+    hold(
+        "std",
+        (content["mean"] is None) == (content["std"] is None),
+        "given where mean is, null where it is null",
+    )
+    if content["architecture"] == "vit":
+        for name, whole in (("patch_size", "image_size"), ("heads", "dim")):
+            hold(name, content[whole] % content[name] == 0, f"a divisor of the {whole} {content[whole]}")
+        hold("dim", content["positions"] == "learned" or content["dim"] % 4 == 0, "a multiple of 4")
