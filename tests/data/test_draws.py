@@ -7,7 +7,6 @@ import torch
 
 from pictures import boxes_of, pictures
 from splits import OFF
-from vitscale.data import augment as module
 from vitscale.data.augment import Policy, augment, erase, generator_for, mix
 
 MEAN = [0.5, 0.4, 0.3]
@@ -51,9 +50,9 @@ def test_erasing_comes_after_the_operations():
     assert ((result - mean).abs() < 1e-3).all(-1).flatten(1).any(1).all()
 
 
-def shares(mixup: float, cutmix: float, count: int = 20_000) -> torch.Tensor:
+def shares(mixup: float, cutmix: float, count: int = 40_000) -> torch.Tensor:
     """Return how much of each image is its own after a mix, by its target, for images that are another's partner."""
-    images, targets = torch.zeros(count, 32, 32, 1), torch.zeros(count, 2)
+    images, targets = torch.zeros(count, 16, 16, 1), torch.zeros(count, 2)
     targets[: count // 2, 0] = targets[count // 2 :, 1] = 1
     _, mixed = mix(images, targets, mixup, cutmix, generator_for(6))
     own = (mixed * targets).sum(1)
@@ -63,7 +62,7 @@ def shares(mixup: float, cutmix: float, count: int = 20_000) -> torch.Tensor:
 def test_cutmix_cuts_out_a_uniform_area():
     """With alpha 1 the area of the box isn't uniform from 0 to 1 (Yun et al. 2019): its side, say, or cut down to pixels."""
     kept = shares(0.0, 1.0)
-    assert abs(kept.mean() - 0.5) < 0.012 and abs(kept.var() - 1 / 12) < 0.004
+    assert abs(kept.mean() - 0.5) < 0.008 and abs(kept.var() - 1 / 12) < 0.004
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
@@ -101,10 +100,3 @@ def test_partners_are_drawn_anew():
         _, targets = mix(torch.zeros(16, 2, 2, 1), torch.eye(16), 1.0, 0.0, generator_for(step))
         partners |= set(targets[0].nonzero().flatten().tolist())
     assert len(partners) > 10
-
-
-@pytest.mark.parametrize("alpha", [1e-3, 1e-2])
-def test_a_tiny_alpha_mixes_no_nan_in(alpha):
-    """Where both gamma draws round to 0 their share is 0 / 0."""
-    draws = module._beta(alpha, 20_000, generator_for(9))
-    assert draws.isfinite().all() and draws.min() >= 0 and draws.max() <= 1

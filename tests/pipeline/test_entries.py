@@ -52,6 +52,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "checkpoints"))
     monkeypatch.setenv("VITSCALE_DEVICE", "cpu")
     monkeypatch.setenv("VITSCALE_THREADS", "1")
+    threads = torch.get_num_threads()
     for name in ("src", "stages"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
@@ -68,7 +69,8 @@ def folder(tmp_path, monkeypatch):
     for place in ("data/prepared", "data/features/vit-scratch"):
         statistics = {"mean": [0.3, 0.4, 0.5], "std": [0.2, 0.2, 0.2]}
         (tmp_path / place / "digits/statistics.json").write_text(json.dumps(statistics))
-    return tmp_path
+    yield tmp_path
+    torch.set_num_threads(threads)
 
 
 def perform(name: str, key: str) -> None:
@@ -191,13 +193,9 @@ def test_a_state_belongs_to_its_machine(folder, capsys, monkeypatch):
     recipe = CHANGES["recipes"]["vit"] | {"compile": True}
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS | CHANGES | {"recipes": {"vit": recipe}}))
     monkeypatch.setattr("vitscale.training.loop.can_compile", lambda: False)
-    before = torch.get_num_threads()
-    try:
-        for compiled, threads in ((False, "1"), (True, "1"), (False, "2")):
-            monkeypatch.setattr(module, "can_compile", lambda compiled=compiled: compiled)
-            monkeypatch.setenv("VITSCALE_THREADS", threads)
-            for again in (False, True):
-                perform("finetune", "vit-digits")
-                assert ("nothing left to train" in capsys.readouterr().out) == again
-    finally:
-        torch.set_num_threads(before)
+    for compiled, threads in ((False, "1"), (True, "1"), (False, "2")):
+        monkeypatch.setattr(module, "can_compile", lambda compiled=compiled: compiled)
+        monkeypatch.setenv("VITSCALE_THREADS", threads)
+        for again in (False, True):
+            perform("finetune", "vit-digits")
+            assert ("nothing left to train" in capsys.readouterr().out) == again
