@@ -21,6 +21,8 @@ from vitscale.base.files import locked, write_bytes
 from vitscale.base.processes import PROCESSES, RANK
 from vitscale.pipeline.consistency import check
 from vitscale.pipeline.graph import declared, find, pipeline_in
+from vitscale.pipeline.parent import Parent
+from vitscale.pipeline.unchanged import Given
 
 # Partial outputs, locks, notes of finished trainings: on the outputs' file system, ignored by git and DVC.
 STATE = Path(".vitscale")
@@ -50,6 +52,7 @@ class Stage:
             keys = [label.removeprefix(f"{name}@") for label in stages if label.startswith(f"{name}@")]
             raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(keys)}")
         self.declared = stages[self.label]
+        self.given, self.parent = Given(self.declared, self.params), Parent()
         self.used: dict[str, set[str]] = {kind: set() for kind in self.declared}
         self.note: tuple[str, Path] | None = None
         self.partial = STATE / "partial" / (f"{self.label}.{RANK}" if RANK else self.label)
@@ -98,7 +101,8 @@ class Stage:
     def finish(self) -> None:
         """Move the outputs into place.
 
-        Raises LookupError where dvc.yaml lists something that was never used.
+        Raises LookupError where dvc.yaml lists something that was never used, and UserError where the stage
+        was given something else than what is there now, or its `dvc` has ended.
         """
         for kind, entries in self.declared.items():
             for entry in entries:
@@ -108,6 +112,8 @@ class Stage:
                     )
         if RANK:
             return
+        self.given.check(self.label)
+        self.parent.check()
         for path in map(Path, self.declared["outs"]):
             path.parent.mkdir(parents=True, exist_ok=True)
         for path in map(Path, self.declared["outs"]):
