@@ -29,13 +29,38 @@ class Split:
         return len(self.labels)
 
 
+def _fault(split: Split, on_features: bool) -> str:
+    """Return what doesn't fit together, or nothing. Of a label that is no class torch would say less."""
+    images, labels, classes = split.images, split.labels, split.classes
+    kind, dimensions = (np.float32, 2) if on_features else (np.uint8, 4)
+    if images.dtype != kind or images.ndim != dimensions or (not on_features and images.shape[3] != 3):
+        return f"images are {images.dtype} of shape {images.shape}"
+    if labels.dtype != np.int64 or labels.ndim != 1:
+        return f"labels are {labels.dtype} of shape {labels.shape}"
+    if len(images) != len(labels):
+        return f"{len(images)} images have {len(labels)} labels"
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return "classes.json is no list of names"
+    if len(set(classes)) < len(classes):
+        return "a class stands twice in classes.json"
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
+        return f"labels run from {labels.min()} to {labels.max()}, there are {len(classes)} classes"
+    return ""
+
+
 def load_split(folder: Path) -> Split:
-    """Open a split with its images memory-mapped, so that a set larger than memory streams from the disk."""
+    """Open a split with its images memory-mapped, so that a set larger than memory streams from the disk.
+
+    Raises UserError where a file is missing or damaged, or where the files don't belong together.
+    """
     try:
         name = "features.npy" if (folder / "features.npy").exists() else "images.npy"
         images = np.load(folder / name, mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False)
-        return Split(images, labels, json.loads((folder / "classes.json").read_text()))
+        split = Split(images, labels, json.loads((folder / "classes.json").read_text(encoding="utf-8")))
+        if fault := _fault(split, name == "features.npy"):
+            raise ValueError(fault)
+        return split
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"{folder} holds no usable split ({error}); `dvc checkout` brings outputs back"

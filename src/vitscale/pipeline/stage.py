@@ -21,6 +21,9 @@ from vitscale.base.files import locked, write_bytes
 from vitscale.base.processes import PROCESSES, RANK
 from vitscale.pipeline.consistency import check
 from vitscale.pipeline.graph import declared, find, pipeline_in
+from vitscale.pipeline.inputs import Inputs, by_hand
+from vitscale.pipeline.parent import Parent
+from vitscale.pipeline.unchanged import Given
 
 # Partial outputs, locks, notes of finished trainings: on the outputs' file system, ignored by git and DVC.
 STATE = Path(".vitscale")
@@ -50,6 +53,7 @@ class Stage:
             keys = [label.removeprefix(f"{name}@") for label in stages if label.startswith(f"{name}@")]
             raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(keys)}")
         self.declared = stages[self.label]
+        self.given, self.parent = Given(self.declared, self.params), Parent()
         self.used: dict[str, set[str]] = {kind: set() for kind in self.declared}
         self.states: list[Path] = []
         self.shown_by = ""
@@ -103,7 +107,8 @@ class Stage:
     def finish(self) -> None:
         """Move the outputs into place.
 
-        Raises LookupError where dvc.yaml lists something that was never used.
+        Raises LookupError where dvc.yaml lists something that was never used, and UserError where the stage
+        was given something else than what is there now, or its `dvc` has ended.
         """
         for kind, entries in self.declared.items():
             for entry in entries:
@@ -113,6 +118,8 @@ class Stage:
                     )
         if RANK:
             return
+        self.given.check(self.label)
+        self.parent.check()
         for path in map(Path, self.declared["outs"]):
             path.parent.mkdir(parents=True, exist_ok=True)
         for path in map(Path, self.declared["outs"]):
@@ -159,9 +166,14 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 shutil.rmtree(old, ignore_errors=True)
             if not RANK:
                 release_states(stage.label)
+            inputs = Inputs(STATE / "inputs.json") if by_hand() else None
             try:
+                if inputs:
+                    inputs.check(stage.label, [path for path in stage.declared["deps"] if path[-3:] != ".py"])
                 main(stage)
                 stage.finish()
+                if inputs:
+                    inputs.note(stage.declared["outs"])
             finally:
                 shutil.rmtree(stage.partial, ignore_errors=True)
         if RANK:

@@ -1,0 +1,83 @@
+"""Scripts that are started by hand, as on a GPU node without DVC, and what they are given."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from tiny import run, undisturbed, write_params
+
+
+@pytest.fixture
+def by_hand(finished_once, tmp_path):
+    """Return a function that runs a script by hand in a copy of a finished pipeline; `folder` is that copy."""
+    folder = shutil.copytree(finished_once, tmp_path / "repo", symlinks=True)
+
+    def script(stage: str, *key: str) -> subprocess.CompletedProcess:
+        return run("python", f"stages/{stage}.py", *key, cwd=folder, check=False)
+
+    script.folder = folder
+    return script
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory, forks):
+    return undisturbed(tmp_path_factory, forks)
+
+
+def altered(path) -> None:
+    """Change the last byte of a file, as a copy that broke off or a bad disk does."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()  # it may be a link into DVC's cache
+    path.write_bytes(content)
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize(
+    ("stage", "key", "folder", "file"),
+    [
+        ("finetune", "vit-digits", "data/prepared/digits", "train/images.npy"),
+        ("finetune", "vit-digits", "models/start/vit-digits", "model.safetensors"),
+        ("evaluate", "vit-digits", "data/raw/digits/test", "labels.npy"),
+        ("prepare", "digits", "data/raw/digits/train", "images.npy"),
+    ],
+)
+def test_a_damaged_input_is_refused(by_hand, stage, key, folder, file):
+    """A script without DVC trains on, or scores, an input with a flipped bit, and nothing says so."""
+    assert by_hand(stage, key).returncode == 0  # the input that dvc.lock records
+    altered(by_hand.folder / folder / file)
+    done = by_hand(stage, key)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {stage}@{key}: {folder} is not")
+    assert len(done.stderr.splitlines()) == 1 and "`dvc checkout` brings it back" in done.stderr
+
+
+@pytest.mark.usefixtures("forked")
+def test_what_a_script_by_hand_left_is_taken(by_hand):
+    """On a node without DVC the second script refuses what the first one left, since dvc.lock has an older run."""
+    write_params(by_hand.folder, lr=0.01)
+    assert by_hand("pretrain", "vit-digits").returncode == 0
+    done = by_hand("finetune", "vit-digits")
+    assert done.returncode == 0, done.stderr
+    altered(by_hand.folder / "models/start/vit-digits/model.safetensors")
+    done = by_hand("finetune", "vit-digits")
+    assert done.returncode == 1 and "models/start/vit-digits is not what its stage left" in done.stderr
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_large_input_is_hashed_once(by_hand):
+    """Every start of a script reads all of its inputs to hash them, some minutes for ImageNet."""
+    assert by_hand("evaluate", "vit-digits").returncode == 0
+    notes = by_hand.folder / ".vitscale/inputs.json"
+    known = json.loads(notes.read_text())
+    known["data/raw/digits/test"]["md5"] = "not asked again"
+    notes.write_text(json.dumps(known))
+    assert "data/raw/digits/test is not what dvc.lock records" in by_hand("evaluate", "vit-digits").stderr
+
+
+@pytest.mark.usefixtures("forked")
+def test_without_a_lock_inputs_are_taken(by_hand):
+    """A folder that never had DVC in it can't run a script."""
+    (by_hand.folder / "dvc.lock").unlink()
+    assert by_hand("evaluate", "vit-digits").returncode == 0
