@@ -199,3 +199,13 @@ def test_a_state_belongs_to_its_machine(folder, capsys, monkeypatch):
         for again in (False, True):
             perform("finetune", "vit-digits")
             assert ("nothing left to train" in capsys.readouterr().out) == again
+
+
+def test_each_seed_is_a_training(folder, trained, capsys):
+    """The second seed of a row takes the first one's state, and counts as another training that it isn't."""
+    row = CHANGES["rows"]["vit-digits"] | {"seed": [2, 4]}
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS | CHANGES | {"rows": {"vit-digits": row}}))
+    perform("finetune", "vit-digits")
+    assert "nothing left to train" not in capsys.readouterr().out
+    assert [training.plan.seed for training, *_ in trained] == [7, 9]
+    assert raw(trained[0][2].state) != raw(trained[1][2].state)

@@ -148,6 +148,13 @@ def test_ece_equals_its_definition(bins, classes):
         )
 
 
+def test_a_confidence_of_1_is_of_the_last_bin():
+    """An image that the model is wholly sure of has a bin of its own."""
+    sure, nearly = [1.0, 0.0], [0.96, 0.04]
+    found = expected_calibration_error(np.array([sure, nearly]), np.array([1, 0]))
+    assert found == pytest.approx(abs(0.5 - 0.98))
+
+
 def test_ece_of_extreme_models():
     """A calibrated model doesn't get 0, or one that is sure of wrong answers doesn't get 1."""
     sure = np.eye(4)[[0, 1, 2, 3]]

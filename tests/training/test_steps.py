@@ -197,3 +197,13 @@ def test_a_model_is_scored_at_its_own_size_and_precision(split):
     assert taken.image_size == 16 and torch.allclose(predict(model, split.images, CPU), wanted, atol=1e-6)
     rough = predict(model, split.images, Compute(CPU.device, "bfloat16"))
     assert rough.dtype == torch.float32 and torch.equal(rough, rough.bfloat16().float())
+
+
+def test_scoring_is_in_evaluation_mode(split):
+    """A model is scored with dropout, or with the statistics of the images that are scored together."""
+    for model in (build(VIT | {"dropout": 0.5}), with_batch_norm()):
+        model.train()
+        with_a_head(training_of(split, model=model))
+        together = predict(model, split.images, CPU)
+        assert torch.allclose(together, predict(model, split.images, CPU, batch_size=7), atol=1e-6)
+        assert len(together.unique(dim=0)) == 64
