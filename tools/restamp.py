@@ -1,11 +1,12 @@
 """Write the code's hashes into every committed dvc.lock, once it has given the bytes of the code before.
 
-    python -m tools.restamp [BASE] [--pipeline examples/digits]
+    python -m tools.restamp [BASE] [--pipeline examples/digits] [--but compare]
 
 It runs one pipeline twice from nothing, with the code of BASE (default: HEAD) and with the workspace's. Where
 every output has the same hash, the stages whose code alone differs from what dvc.lock has of BASE take the
 new hashes, in all pipelines. A stage of a kind that wasn't run, or that differs in more than its code, stays
-and is named. Where an output differs, it is named, nothing is written, and the exit code is 1.
+and is named. Where an output differs, it is named, nothing is written, and the exit code is 1. `--but` names
+the kinds of stages that are meant to leave something else: they aren't compared, and must run again.
 CONTRIBUTING.md says when this is honest.
 """
 
@@ -65,15 +66,17 @@ def run(name: str, folder: Path, scratch: Path) -> dict[str, dict[str, str]]:
     return {label: {out["path"]: out["md5"] for out in stage["outs"]} for label, stage in stages.items()}
 
 
-def compare(old: dict, new: dict) -> tuple[list[str], set[str]]:
+def compare(old: dict, new: dict, but: list[str]) -> tuple[list[str], set[str]]:
     """Return a line for each output that isn't the same, and the kinds of stages whose outputs all are.
+
+    Kinds in `but` are neither.
 
     An output that only the new code leaves is no difference, but its kind isn't shown to be the same either.
     """
     lines = [f"only the old code has the stage {label}" for label in old.keys() - new.keys()]
     lines += [f"only the new code has the stage {label}" for label in new.keys() - old.keys()]
-    same = {label.split("@")[0] for label in old}
-    for label in old.keys() & new.keys():
+    same = {label.split("@")[0] for label in old} - set(but)
+    for label in (label for label in old.keys() & new.keys() if label.split("@")[0] not in but):
         lines += [f"{label}: {path}" for path, md5 in old[label].items() if new[label].get(path) != md5]
         if new[label].keys() - old[label].keys():
             same.discard(label.split("@")[0])
@@ -128,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.restamp", description=__doc__.splitlines()[0])
     parser.add_argument("base", metavar="BASE", nargs="?", default="HEAD", help="whose code the locks have")
     parser.add_argument("--pipeline", default="examples/digits", metavar="FOLDER", help="which to run")
+    parser.add_argument("--but", action="append", default=[], metavar="KIND", help="is meant to differ")
     arguments = parser.parse_args()
     root = Path(git(Path("."), "rev-parse", "--show-toplevel").strip())
     base = git(root, "rev-parse", "--verify", "--end-of-options", f"{arguments.base}^{{commit}}").strip()
@@ -137,7 +141,7 @@ def main() -> None:
             scratch = Path(name) / side
             clone(root, scratch / "repo", commit)
             ran.append(run(side, scratch / "repo" / arguments.pipeline, scratch))
-        differences, same = compare(*ran)
+        differences, same = compare(*ran, arguments.but)
         if differences:
             print("not the same with the old and the new code; no dvc.lock was touched:", file=sys.stderr)
             sys.exit("\n".join(differences))

@@ -54,11 +54,15 @@ class Inputs:
                     f"{label}: {path} is not what {'dvc.lock records' if not made else 'its stage left'}; "
                     "`dvc checkout` brings it back, or run the stage that makes it again"
                 )
-        write_json(self.notes, self.known)
+        self._save()
 
     def note(self, paths: list[str]) -> None:
         """Note what a script by hand has left."""
         for path in paths:
             made = self._md5(path)
             self.known[path]["made"] = made
-        write_json(self.notes, self.known)
+        self._save()
+
+    def _save(self) -> None:
+        if self.known:
+            write_json(self.notes, self.known)
