@@ -140,14 +140,15 @@ def test_only_what_was_shown_is_written(repo, tmp_path):
 def test_what_counts_as_a_difference():
     """Catches a stage or an output that goes unnoticed since one side lacks it; a new output that stands in the way."""
     old = {"init@a": {"x": "1"}, "init@b": {"y": "1"}, "compare": {"z": "1"}}
-    assert compare(old, old) == ([], {"init", "compare"})
+    assert compare(old, old, []) == ([], {"init", "compare"})
     new = copy.deepcopy(old)
     new["compare"]["picture"] = "1"
-    assert compare(old, new) == ([], {"init"})
-    assert compare(new, old)[0] == ["compare: picture"]
-    assert compare(old, {**old, "init@b": {"y": "2"}})[0] == ["init@b: y"]
+    assert compare(old, new, []) == ([], {"init"})
+    assert compare(new, old, [])[0] == ["compare: picture"]
+    assert compare(old, {**old, "init@b": {"y": "2"}}, [])[0] == ["init@b: y"]
+    assert compare(old, {**old, "compare": {"z": "2"}}, ["compare"]) == ([], {"init"})
     del new["init@b"]
     assert (
-        compare(old, new)[0] == ["only the old code has the stage init@b"]
-        and compare(new, old)[0][-1] == "only the new code has the stage init@b"
+        compare(old, new, [])[0] == ["only the old code has the stage init@b"]
+        and compare(new, old, [])[0][-1] == "only the new code has the stage init@b"
     )
