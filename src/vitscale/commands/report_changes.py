@@ -56,19 +56,24 @@ def confusions(matrices: dict[str, tuple[Counts, Counts]]) -> list[str]:
             lines += [
                 "| actual | predicted | images |",
                 "|---|---|---|",
-                *(f"| {a} | {p} | {_cell(before[a, p], after[a, p])} |" for a, p in changed),
+                *(f"| {_name(a)} | {_name(p)} | {_cell(before[a, p], after[a, p])} |" for a, p in changed),
             ]
         else:
             lines += [
-                f"| actual \\ predicted | {' | '.join(classes)} |",
+                f"| actual \\ predicted | {' | '.join(map(_name, classes))} |",
                 "|---" * (len(classes) + 1) + "|",
                 *(
-                    f"| **{a}** | {' | '.join(_cell(before[a, p], after[a, p]) for p in classes)} |"
+                    f"| **{_name(a)}** | {' | '.join(_cell(before[a, p], after[a, p]) for p in classes)} |"
                     for a in classes
                 ),
             ]
         lines += ["", "</details>"]
     return ["Test images, and in brackets how many more than before:", "", *lines] if lines else ["None."]
+
+
+def _name(label: str) -> str:
+    """Return a class's name as a cell of a Markdown table."""
+    return label.replace("|", "\\|")
 
 
 def _cell(before: int, after: int) -> str:

@@ -1,0 +1,37 @@
+"""Class names as people have them, in the tables that hold the figures."""
+
+import re
+
+import pytest
+
+from vitscale.commands.report_accuracies import images_of, right
+from vitscale.commands.report_changes import confusions
+from vitscale.results.tables import parse_csv, write_csv
+
+NAMES = ["crane, whooping", 'say "cheese"', "a|b", "Hündchen", " spaced ", "1"]
+
+
+def counts(path, wrong: int) -> dict:
+    """Write a confusion matrix as `evaluate` does, each class's images right but for some; return what a report reads."""
+    lines = [
+        [a, p, (100 - wrong if a == p else wrong if (i + 1) % len(NAMES) == j else 0)]
+        for i, a in enumerate(NAMES)
+        for j, p in enumerate(NAMES)
+    ]
+    write_csv(path, ["actual", "predicted", "count"], lines)
+    table = parse_csv(path.read_bytes())
+    return {(line["actual"], line["predicted"]): int(line["count"]) for line in table}
+
+
+def test_any_name_is_counted(tmp_path):
+    """A comma in a name shifts the columns: a row right 90 times of 100 counts as 0."""
+    found = counts(tmp_path / "row.csv", 10)
+    assert right(found).mean() == pytest.approx(0.9) and images_of(found) == dict.fromkeys(NAMES, 100)
+
+
+def test_any_name_stands_in_its_column(tmp_path):
+    """A name with a bar adds a column to the report's table, and every figure after it stands under another class."""
+    page = confusions({"row": (counts(tmp_path / "a.csv", 10), counts(tmp_path / "b.csv", 20))})
+    table = [line for line in page if line.startswith("|")]
+    assert len(table) == len(NAMES) + 2
+    assert {len(re.split(r"(?<!\\)\|", line)) for line in table} == {len(NAMES) + 3}
