@@ -31,6 +31,7 @@ class Revision:
     def __init__(self, root: Path, pipeline: PurePosixPath, name: str | None):
         self.root, self.name, self.label, self.pipeline = root, name, name or "workspace", pipeline
         self.stages = self.yaml("dvc.lock").get("stages", {})
+        self.parsed: dict[str, dict | None] = {}  # figures by name: several tables ask for the same
 
     def read(self, path: str) -> bytes | None:
         """Return a file's content, or None where the revision has no such file."""
@@ -68,11 +69,15 @@ class Revision:
 
     def figures(self, name: str) -> dict | None:
         """Return the figures in a file of `metrics/`, or None where there is no such file."""
-        content = self.read(f"metrics/{name}")
-        try:
-            return None if content is None else parse_metrics(content)
-        except ValueError as error:
-            raise UserError(f"metrics/{name} of {self.label} can't be read ({error}); `dvc repro`") from error
+        if name not in self.parsed:
+            content = self.read(f"metrics/{name}")
+            try:
+                self.parsed[name] = None if content is None else parse_metrics(content)
+            except ValueError as error:
+                raise UserError(
+                    f"metrics/{name} of {self.label} can't be read ({error}); `dvc repro`"
+                ) from error
+        return self.parsed[name]
 
     def trained(self, rows: list[str]) -> Trained | None:
         """Return what rows got right, with the spread of their trainings among each other.
