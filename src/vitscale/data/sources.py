@@ -1,18 +1,16 @@
 """Where a data set's images come from, and the fingerprint that says they are the right ones.
 
 `VITSCALE_MIRROR` names a folder looked in first: `<mirror>/<name>/{train,test}/<class>/<image>`, or the same
-inside `<mirror>/<name>.zip`. Without one, CIFAR comes from its official archives (through torchvision,
-MD5-checked) and digits from scikit-learn. Whatever the source, the same images give the same bytes on disk.
+inside `<mirror>/<name>.zip`. Without one, CIFAR comes from its official archives (`data.official`) and digits
+from scikit-learn. Whatever the source, the same images give the same bytes on disk.
 """
 
 import hashlib
-import http.client
 import io
 import json
 import lzma
 import os
 import sys
-import tempfile
 import unicodedata
 import zipfile
 import zlib
@@ -26,6 +24,7 @@ from PIL import Image, ImageOps
 from vitscale.base.errors import UserError
 from vitscale.base.progress import progress
 from vitscale.data.arrays import SplitWriter
+from vitscale.data.official import cifar_archive, read_cifar
 
 SPLITS = ("train", "test")
 
@@ -189,29 +188,6 @@ def _digits(chosen: list[int]) -> Source:
     return _arrays([str(digit) for digit in chosen], {split: every[order[split]] for split in SPLITS}, labels)
 
 
-def _cifar(name: str) -> Source:
-    from torchvision.datasets import CIFAR10, CIFAR100
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:  # checks the archive's MD5, then that of each file that it unpickles
-            data = {
-                split: {"cifar10": CIFAR10, "cifar100": CIFAR100}[name](
-                    folder, split == "train", download=True
-                )
-                for split in SPLITS
-            }
-        except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-            raise UserError(
-                f"{name} can't be fetched from its official site ({' '.join(str(error).split())}); "
-                f"try again, or set VITSCALE_MIRROR to a folder that has {name}/ or {name}.zip"
-            ) from error
-    return _arrays(
-        data["train"].classes,
-        {split: data[split].data for split in SPLITS},
-        {split: np.array(data[split].targets) for split in SPLITS},
-    )
-
-
 def open_source(name: str, entry: Download) -> Source:
     """Return the source of `download.<name>`.
 
@@ -242,7 +218,7 @@ def _source(name: str, entry: Download) -> Source:
         print(f"{mirror} has neither {name}/ nor {name}.zip", file=sys.stderr)
     if entry.source == "imagefolder":
         raise UserError(f"{name}: set VITSCALE_MIRROR to a folder that has {name}/ or {name}.zip")
-    return _cifar(entry.source)
+    return _arrays(*read_cifar(entry.source, cifar_archive(entry.source)))
 
 
 def _canonical(source: Source, split: str) -> Iterator[tuple[int, np.ndarray]]:
