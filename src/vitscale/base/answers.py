@@ -40,7 +40,7 @@ def chunks_of(answer: requests.Response, patient: bool) -> Iterator[bytes]:
 def asked_pause(answer: requests.Response) -> float:
     """Return for how many seconds a server asks in Retry-After, 0 where it doesn't."""
     try:
-        return urllib3.Retry().parse_retryasked_pause(answer.headers["Retry-After"])
+        return urllib3.Retry().parse_retry_after(answer.headers["Retry-After"])
     except (KeyError, urllib3.exceptions.InvalidHeader):
         return 0
 

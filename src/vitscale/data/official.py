@@ -1,8 +1,8 @@
 """The official archives of CIFAR and Tiny ImageNet: where they are, which they are, and what is in them.
 
-Size and MD5 pin a file, so whoever sends it need not be trusted. The MD5s of CIFAR are torchvision's; size and
-MD5 of Tiny ImageNet are those that public projects noted of Stanford's file. Beside the official addresses
-stand copies of the very same files (looked up in November 2026):
+Size and MD5 pin a file, so whoever sends it need not be trusted. The MD5s of CIFAR are torchvision's; size
+and MD5 of Tiny ImageNet are those that public projects noted of Stanford's file. Beside the official ones
+stand addresses of the very same files (looked up in November 2026):
 
     zenodo.org            records 10089977 and 10720917; public projects noted that they got this size and MD5
     dataset.bj.bcebos.com PaddlePaddle's `paddle.vision.datasets.cifar` fetches there, with these MD5s
@@ -81,9 +81,11 @@ def read_cifar(name: str, path: Path) -> tuple[list[str], dict[str, np.ndarray],
             with tarfile.open(path) as content:
                 content.extractall(folder, filter="data")
             data = {split: kind(folder, train=split == "train") for split in ("train", "test")}
-        except (tarfile.TarError, EOFError, zlib.error, RuntimeError) as error:
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise UserError(f"{path} is no whole archive ({error}); take it out") from error
+        except RuntimeError as error:  # torchvision's
             raise UserError(
-                f"{path} is not the official archive of {name} ({' '.join(str(error).split())}); take it out"
+                f"{path}: a file in it is missing or is not {name}'s; take the archive out"
             ) from error
     return (
         data["train"].classes,
