@@ -156,7 +156,7 @@ def test_a_server_that_is_busy_is_asked_again_when_it_says(pauses):
     assert pauses == [7, 2, 4]
 
 
-def test_pauses_have_a_bound(pauses):
+def test_pauses_have_a_bound(pauses, monkeypatch):
     """A server holds us for an hour, a second at a time or at once."""
     with serving(status(429, Retry_After="3600")) as server:
         assert f"{server.url}: answers 429 Too Many Requests, and asks to wait 3600 s\n" in refused(
@@ -165,6 +165,9 @@ def test_pauses_have_a_bound(pauses):
     with serving(*(content_of(CONTENT, until=100 * i) for i in range(1, 2000))) as server:
         refused(server.url)
     assert sum(pauses) <= 300
+    monkeypatch.setattr("vitscale.base.fetch.MEGABYTE", 1000)  # each new one is worth as many again
+    with serving(*(content_of(CONTENT, until=32_000 + 200 * i) for i in range(1, 1000)), GOOD) as server:
+        assert get(server.url) == CONTENT
 
 
 @pytest.mark.parametrize("code, tries", [(403, 1), (404, 1), (429, 5), (503, 5)])

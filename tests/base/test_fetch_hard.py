@@ -3,9 +3,11 @@
 import hashlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -138,6 +140,21 @@ def test_without_a_network_the_message_comes_at_once(downloads, pauses):
     lines = refused("http://127.0.0.1:1/file", "file:///etc/passwd").splitlines()
     assert lines[1] == "  http://127.0.0.1:1/file: can't be reached ([Errno 111] Connection refused)"
     assert lines[2].startswith("  file:///etc/passwd: No connection adapters were found")
+    assert pauses == []
+
+
+def test_a_network_that_swallows_all_is_asked_once(downloads, monkeypatch, pauses):
+    """On a node without a way out each source is waited for five times."""
+    monkeypatch.setattr("vitscale.base.fetch.CONNECT", 0.2)
+    with socket.socket() as full, ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # nobody takes them, so there is no place for one more
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/file"
+        assert refused(url).splitlines()[1] == f"  {url}: can't be reached (no answer)"
     assert pauses == []
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import requests
 import urllib3
 
-CONNECT, SILENCE = 20, 60  # seconds: to connect, and without a byte
+CONNECT, SILENCE = 10, 60  # seconds: to connect, and without a byte
 WINDOW, SLOW = 30, 250_000  # so many seconds below so many bytes a second: another source may be faster
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that another try may not get
 
@@ -61,6 +61,8 @@ def reason_of(error: Exception, again: bool) -> Failed:
                 "the way out is another source or VITSCALE_MIRROR"
             )
     last = " ".join(str(causes[-1]).split()).rsplit(": ", 1)[-1]
+    if isinstance(error, requests.ConnectTimeout):
+        return Failed("can't be reached (no answer)", again)
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return Failed("is silent", again=True)
     if any(isinstance(cause, urllib3.exceptions.NewConnectionError) for cause in causes):

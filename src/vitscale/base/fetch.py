@@ -28,8 +28,9 @@ from vitscale.base.files import locked, write_json
 from vitscale.base.progress import progress, say
 
 TRIES = 5  # at a source, without anything new
-PAUSES = 300  # seconds at a source, all its pauses together
+PAUSES = 300  # seconds at a source for a megabyte, all pauses together
 LARGEST = 5 * 10**9  # bytes, of a file whose size nobody knows
+MEGABYTE = 1_000_000
 pause = time.sleep  # tests don't wait
 
 
@@ -125,7 +126,8 @@ class _Download:
     def _from(self, url: str, patient: bool) -> None:
         """Return when the part is the whole file; raise Failed when this source's turn is over."""
         say(f"fetching {url}")
-        tries, most, left = 0, self._have(), float(PAUSES)
+        tries, left = 0, float(PAUSES)
+        most = paid = self._have()
         while True:
             try:
                 return self._once(url, patient)
@@ -133,6 +135,8 @@ class _Download:
                 tries += 1
                 if self._have() > most:
                     tries, most = 1, self._have()
+                if most >= paid + MEGABYTE:
+                    left, paid = PAUSES, most
                 if failure.after > left:
                     raise Failed(f"{failure}, and asks to wait {failure.after:.0f} s") from failure
                 wait = max(failure.after, 2 ** (tries - 1))
