@@ -158,7 +158,7 @@ class Decoded:
         faults = [
             f"{container.where}: {json.loads(line)[0]} can't be decoded as an image ({fault}); replace it or "
             "take it out"
-            for line, fault in progress(self._note(chunks), len(missing), name)
+            for line, fault in progress(self._note(chunks), len(missing), name, unit="images")
             if fault
         ]
         if faults:
