@@ -111,6 +111,7 @@ class Decoded:
             folder.mkdir(parents=True)
             self.pixels.touch()
             lines = [rules]
+        del lines[1 + self.pixels.stat().st_size // self.size :]  # after a power cut
         self.names.write_text("\n".join([*lines, ""]), encoding="utf-8")
         self.count = len(lines) - 1
         self.places = {line: place for place, line in enumerate(lines[1:]) if line}
