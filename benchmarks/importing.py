@@ -1,14 +1,15 @@
-"""Images a second that an import of an image folder decodes, on this machine: in one process and on all cores.
+"""Images a second that an image folder's import takes, on this machine: in one process and on all cores.
 
     python -m benchmarks.importing [--json] [--images 2000] [--repeats 3]
 
-JPEGs of soft blots with grain, about as large as photographs of their size are: 500x375 as ImageNet's, stored at
-224 and 64 px, and 64x64 as Tiny-ImageNet's, stored at 64 px. They lie in a temporary folder in ten classes, and
-are read once before the clock starts, so that all ways find them in the system's cache. What counts is the whole
-import: listing, decoding, sorting, writing. A commit that imports in one process only, as those up to
-9046dc0 do, is measured in the same way:
+JPEGs of soft blots with grain, in bytes as large as photographs are: 500x375 as ImageNet's, stored at 224 and
+64 px, and 64x64 as Tiny-ImageNet's, stored at 64 px. They lie in a temporary folder in ten classes, and are
+read once before the clock starts, so that all ways find them in the system's cache. What counts is the whole
+import: listing, decoding, sorting, writing. A commit that knows one process only (up to 9046dc0) is measured
+in the same way:
 
-    git worktree add ../old 9046dc0 && cp benchmarks/importing.py ../old/benchmarks/ && cd ../old && python -m benchmarks.importing
+    git worktree add ../old 9046dc0 && cp benchmarks/importing.py ../old/benchmarks/
+    cd ../old && python -m benchmarks.importing
 """
 
 import argparse
@@ -34,7 +35,7 @@ SETTINGS = (((500, 375), 224), ((500, 375), 64), ((64, 64), 64))  # width and he
 
 
 def photograph(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
-    """Return a JPEG of quality 90 (500x375: about 100 kB; 64x64: about 3 kB), as ImageNet's and Tiny-ImageNet's are."""
+    """Return a JPEG of quality 90: about 84 kB at 500x375, 3 kB at 64x64."""
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
     grain = rng.normal(0, 12, (size[1], size[0], 1)).astype(np.float32)
