@@ -95,7 +95,7 @@ def benchmark(count: int, repeats: int) -> list[dict]:
             os.environ["VITSCALE_MIRROR"] = mirror
             for side in (side for other, side in SETTINGS if other == size):
                 ways = {"one": 1, "all": cores()} if hasattr(sources, "bring") else {"one": 1}
-                speeds = {way: [] for way in ways}
+                speeds: dict[str, list[float]] = {way: [] for way in ways}
                 for _ in range(repeats):
                     for way, threads in ways.items():
                         speeds[way].append(measure(side, threads, images))

@@ -249,7 +249,7 @@ from vitscale.data import decode, sources
 entry = sources.Download(source="imagefolder", image_size=64, sha256={"train": None, "test": None})
 Image.init()
 used = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
-limit = int(used.split()[1]) * 1024 + (64 << 20)
+limit = int(used.split()[1]) * 1024 + (112 << 20)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 sources.bring("things", entry, Path(sys.argv[1]), Path(sys.argv[2]))
 """
@@ -259,7 +259,7 @@ sources.bring("things", entry, Path(sys.argv[1]), Path(sys.argv[2]))
 @pytest.mark.parametrize("threads", ["1", "2"])
 @pytest.mark.parametrize("form", [".zip", ".tar"])
 def test_a_class_larger_than_memory(mirror, tmp_path, monkeypatch, threads, form):
-    """A class is held in memory: one of 150 MB doesn't fit into 64 MiB beside the libraries."""
+    """A class is held in memory: one of 150 MB doesn't fit into 112 MiB beside the libraries."""
     members = {f"train/cat/{i:05}.png": dot(i) for i in range(12_500)} | {"test/cat/0.png": dot(0)}
     write_form(mirror, "things", form, members)
     for name, value in (
