@@ -10,6 +10,7 @@ sys.path.insert(0, str(ROOT / "src"))  # the code of this very checkout
 import vl_convert
 
 from vitscale.base.files import write_bytes
+from vitscale.data.pins import unpinned_in
 from vitscale.pipeline.stage import Stage, run
 from vitscale.results.picture import drawing
 from vitscale.results.study import Study
@@ -29,6 +30,8 @@ def main(stage: Stage) -> None:
     write_csv(stage.out("metrics/curves.csv"), ["stage", "entry", *EPOCH], curves(study))
     write_bytes(stage.out("metrics/accuracy.svg"), vl_convert.vegalite_to_svg(drawing(study)).encode())
     print(text)
+    for line in unpinned_in(stage.param("download")):
+        print(line)
     if stray := leftovers(study, folders[0].parent):
         where = os.path.relpath(".", ROOT)
         print(

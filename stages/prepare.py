@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code
 
 import numpy as np
 
+from vitscale.base.errors import UserError
 from vitscale.base.files import write_json
 from vitscale.data.arrays import load_split
 from vitscale.data.augment import Policy
@@ -17,7 +18,10 @@ from vitscale.pipeline.stage import Stage, run
 def main(stage: Stage) -> None:
     split = load_split(stage.dep(f"data/raw/{stage.key}/train"))
     target, seed = stage.param("target"), stage.param("split_seed")
-    in_test = leaked(split.images, test := load_split(stage.dep(f"data/raw/{target}/test")))
+    test = load_split(stage.dep(f"data/raw/{target}/test"))
+    if not len(test):
+        raise UserError(f"target: {target} has no test split; name a data set that has one")
+    in_test = leaked(split.images, test)
     if in_test is None:
         print(
             f"not compared with the test split of {target}, whose images have {test.images.shape[1]} pixels "

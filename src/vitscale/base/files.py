@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,14 @@ def write_metrics(path: Path, content: dict) -> None:
 
     lines = ",\n".join(f'  "{name}": {lay_out(value)}' for name, value in content.items())
     write_bytes(path, f"{{\n{lines}\n}}\n".encode())
+
+
+def link(source: str, target: str) -> None:
+    """Give a file another name, or where the file system can't a copy; neither may be written to then."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 @contextmanager

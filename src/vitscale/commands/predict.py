@@ -1,8 +1,8 @@
 """Classify images with a finished row: class, probability and the five most probable classes of each.
 
 IMAGE is a file of any size, or a folder, of which every image is taken. An image that can't be read is named,
-the rest go on, and the exit code is 1. Images go the way of the test images: their centre square, scaled to
-the size that the target's images have, then resized to the model's. The model computes in float32.
+the rest go on, and the exit code is 1. Images go the way of the test images: as `data.decode` says to the
+size that the target's images have, then resized to the model's. The model computes in float32.
 """
 
 import argparse
@@ -14,22 +14,18 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
 from vitscale.commands.main import add_pipeline
-from vitscale.data.sources import Download, centre_square
+from vitscale.data.decode import HEAD, is_image, square
+from vitscale.data.sources import Download
 from vitscale.models.preprocessing import Preprocessing
 from vitscale.models.store import Classifier, load_model, trained_models
 from vitscale.runtime.device import setup
 from vitscale.training.inference import predict
 
 BATCH_SIZE = 32
-# What is taken from folders.
-ENDINGS = (
-    ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
-)  # fmt: skip
 
 
 def read_image(path: Path, side: int) -> np.ndarray:
@@ -38,24 +34,23 @@ def read_image(path: Path, side: int) -> np.ndarray:
     Raises UserError where it can't be read.
     """
     try:
-        with Image.open(path) as file:
-            image: Image.Image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I;16"):  # Pillow would cut it off at 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            elif image.mode in ("I", "F"):
-                raise ValueError(f"mode {image.mode}: numbers of unknown range")
-            return centre_square(image.convert("RGB"), side)
-    except Exception as error:  # Pillow's decoders raise whatever their library raises
-        raise UserError(f"{path} can't be read as an image ({' '.join(str(error).split())})") from error
+        return square(path.read_bytes(), side)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read as an image ({error})") from error
 
 
 def image_files(path: Path) -> list[Path]:
     """Return a file, or the images in a folder and those below. Raises UserError for a folder without."""
     if not path.is_dir():
         return [path]
-    inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+    inside = []
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            with open(file, "rb") as content:
+                if is_image(file.name, content.read(HEAD)):
+                    inside.append(file)
     if not inside:
-        raise UserError(f"{path} holds no image ({' '.join(ENDINGS)})")
+        raise UserError(f"{path} holds no image")
     return inside
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from vitscale.base.config import read_yaml
 from vitscale.base.digests import md5
 from vitscale.commands.main import add_pipeline
+from vitscale.data.pins import kept_import
 from vitscale.pipeline.consistency import check
 from vitscale.pipeline.graph import pipeline_in
 from vitscale.pipeline.recorded import leftovers
@@ -51,6 +52,8 @@ def prune(pipeline: Path, dry: bool) -> list[str]:
             lines.append(str(path))
             if not dry:
                 take_away(path, pipeline)
+        if label.startswith("download@") and not dry:
+            shutil.rmtree(pipeline / kept_import(label.removeprefix("download@")), ignore_errors=True)
     if gone and not dry:
         with modify_yaml(os.fspath(pipeline / "dvc.lock")) as content:
             for label in gone:

@@ -1,174 +1,61 @@
-"""Where a data set's images come from, and the fingerprint that says they are the right ones.
+"""Where a data set's images come from.
 
-`VITSCALE_MIRROR` names a folder looked in first: `<mirror>/<name>/{train,test}/<class>/<image>`, or the same
-inside `<mirror>/<name>.zip`. Without one, CIFAR comes from its official archives (through torchvision,
-MD5-checked) and digits from scikit-learn. Whatever the source, the same images give the same bytes on disk.
+`VITSCALE_MIRROR` names a folder looked in first: for `<name>/`, `<name>.zip`, `.tar`, `.tar.gz` or `.tgz`,
+laid out as `data.layout` says. Without one, CIFAR and Tiny-ImageNet come from their official sites, digits
+from scikit-learn. Whatever the source, the same images give the same bytes on disk.
 """
 
 import hashlib
 import http.client
-import io
 import json
-import lzma
 import os
+import shutil
 import sys
 import tempfile
 import unicodedata
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from vitscale.base.errors import UserError
-from vitscale.base.progress import progress
-from vitscale.data.arrays import SplitWriter
+from vitscale.base.files import link, write_json
+from vitscale.base.progress import say
+from vitscale.data.arrays import load_split
+from vitscale.data.containers import ENDINGS, Container, Member, find
+from vitscale.data.imports import Decoded, fingerprint, write_split
+from vitscale.data.layout import arrange
+from vitscale.data.pins import NOTE
 
 SPLITS = ("train", "test")
+CIFAR = ("cifar10", "cifar100")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
     """An entry of params.yaml's `download`.
 
-    `classes` for digits alone, `image_size` for a folder of images.
+    `classes` for digits alone, `image_size` for images of any size, `labels` for held-out ones that lie in no
+    class folders.
     """
 
     source: str
     sha256: dict[str, str | None]
     classes: list[int] | None = None
     image_size: int = 32
+    labels: str | None = None
 
 
 @dataclass
-class Source:
-    """Class names, a split's images by class, how many and what returns them, uint8 (n, s, s, 3)."""
+class Arrays:
+    """A data set in memory: class names, and by split the images, uint8 (n, s, s, 3), and labels (n,)."""
 
     classes: list[str]
-    counts: dict[str, list[int]]
-    images: Callable[[str, int], np.ndarray]
-    image_size: int
+    images: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
 
 
-def centre_square(image: Image.Image, side: int) -> np.ndarray:
-    """Return an RGB image as data sets store it, uint8 (side, side, 3): its centre square, scaled."""
-    if image.size != (side, side):
-        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-    return np.array(image)
-
-
-def _decode(content: bytes, name: str, image_size: int, resize: bool) -> np.ndarray:
-    """Return an image as RGB.
-
-    With `resize` its centre square is scaled, otherwise the size must be right already.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as file:
-            if file.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {file.mode}: more than 8 bits a channel")
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    except Exception as error:  # Pillow's decoders raise whatever their library raises
-        raise UserError(
-            f"{name} can't be decoded as an image ({error}); replace it or take it out"
-        ) from error
-    if image.size != (image_size, image_size) and not resize:
-        raise UserError(f"{name} has {image.width}x{image.height} pixels, not {image_size}x{image_size}")
-    return centre_square(image, image_size)
-
-
-def _tree(
-    where: Path, names: list[str], read: Callable[[str], bytes], image_size: int, resize: bool
-) -> Source:
-    """Return the source over files `{train,test}/<class>/<image>`; a name that ends in "/" is a folder."""
-    members: dict[str, dict[str, list[str]]] = {split: {} for split in SPLITS}
-    for name in sorted(names):
-        parts = PurePosixPath(name).parts
-        if (
-            len(parts) < (2 if name.endswith("/") else 3)
-            or parts[0] not in SPLITS
-            or any(part.startswith((".", "__")) for part in parts)
-        ):
-            continue
-        files = members[parts[0]].setdefault(parts[1], [])
-        if not name.endswith("/"):
-            files.append(name)
-    for split, by_class in members.items():
-        if not by_class:
-            raise UserError(
-                f"{where} has no {split}/ with class folders; it needs {{train,test}}/<class>/<image>"
-            )
-        for label, files in by_class.items():
-            if not files:
-                raise UserError(
-                    f"{where}: the class folder {split}/{label} holds no image; fill it or take it out"
-                )
-    classes = sorted(members["train"])
-    if classes != sorted(members["test"]):
-        odd = sorted(set(classes) ^ set(members["test"]))
-        raise UserError(
-            f"{where}: train/ and test/ must have the same classes; only one of them has {', '.join(odd)}"
-        )
-    return Source(
-        classes,
-        {split: [len(members[split][label]) for label in classes] for split in SPLITS},
-        lambda split, label: np.stack(
-            [
-                _decode(read(name), f"{where}: {name}", image_size, resize)
-                for name in members[split][classes[label]]
-            ]
-        ),
-        image_size,
-    )
-
-
-def _folder(where: Path, image_size: int, resize: bool) -> Source:
-    names = [
-        path.relative_to(where).as_posix() + ("/" if path.is_dir() else "") for path in where.glob("*/*")
-    ]
-    names += [path.relative_to(where).as_posix() for path in where.glob("*/*/**/*") if path.is_file()]
-    return _tree(where, names, lambda name: (where / name).read_bytes(), image_size, resize)
-
-
-def _zip(where: Path, image_size: int, resize: bool) -> Source:
-    try:
-        archive = zipfile.ZipFile(where)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UserError(f"{where} is no whole zip archive ({error}); copy it again") from error
-    names = archive.namelist()
-    for name in names:
-        if ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name:
-            raise UserError(f"{where}: the member {name!r} points out of the archive; don't use this file")
-
-    def read(name: str) -> bytes:
-        try:
-            return archive.read(name)
-        except (
-            zipfile.BadZipFile,
-            OSError,
-            EOFError,
-            ValueError,
-            RuntimeError,
-            zlib.error,
-            lzma.LZMAError,
-        ) as error:
-            raise UserError(f"{where}: {name} is damaged ({error}); copy the archive again") from error
-
-    return _tree(where, names, read, image_size, resize)
-
-
-def _arrays(classes: list[str], images: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> Source:
-    return Source(
-        classes,
-        {split: np.bincount(labels[split], minlength=len(classes)).tolist() for split in SPLITS},
-        lambda split, label: images[split][labels[split] == label],
-        images["train"].shape[1],
-    )
-
-
-def _digits(chosen: list[int]) -> Source:
+def _digits(chosen: list[int]) -> Arrays:
     """scikit-learn's 8x8 digits, each pixel repeated 4x4 in RGB.
 
     In its order every fourth image of a class is test.
@@ -186,10 +73,10 @@ def _digits(chosen: list[int]) -> Source:
             parts[split].append((part, np.full(len(part), label)))
     order = {split: np.concatenate([part for part, _ in parts[split]]) for split in SPLITS}
     labels = {split: np.concatenate([label for _, label in parts[split]]) for split in SPLITS}
-    return _arrays([str(digit) for digit in chosen], {split: every[order[split]] for split in SPLITS}, labels)
+    return Arrays([str(digit) for digit in chosen], {split: every[order[split]] for split in SPLITS}, labels)
 
 
-def _cifar(name: str) -> Source:
+def _cifar(name: str) -> Arrays:
     from torchvision.datasets import CIFAR10, CIFAR100
 
     with tempfile.TemporaryDirectory() as folder:
@@ -205,81 +92,121 @@ def _cifar(name: str) -> Source:
                 f"{name} can't be fetched from its official site ({' '.join(str(error).split())}); "
                 f"try again, or set VITSCALE_MIRROR to a folder that has {name}/ or {name}.zip"
             ) from error
-    return _arrays(
+    return Arrays(
         data["train"].classes,
         {split: data[split].data for split in SPLITS},
         {split: np.array(data[split].targets) for split in SPLITS},
     )
 
 
-def open_source(name: str, entry: Download) -> Source:
-    """Return the source of `download.<name>`.
+def _mirrored(name: str) -> Container | None:
+    """Return the mirror's data set of that name, if it has one."""
+    mirror = os.environ.get("VITSCALE_MIRROR")
+    container = find(Path(mirror), name) if mirror else None
+    if mirror and not container:
+        print(f"{mirror} has no {_forms(name)}", file=sys.stderr, flush=True)
+    return container
 
-    Raises UserError where it is absent or not what it should be.
-    """
-    source = _source(name, entry)
-    for label in source.classes:
+
+def _forms(name: str) -> str:
+    first, *others, last = (f"{name}{ending or '/'}" for ending in ENDINGS)
+    return f"{', '.join([first, *others])} or {last}"
+
+
+def _check_names(name: str, classes: list[str]) -> None:
+    for label in classes:
         # Controls, what a name that is no UTF-8 is read as, and separators of lines and paragraphs.
         if any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in label):
             raise UserError(
                 f"{name}: the class {ascii(label)} has a control character in its name, or bytes that are no "
                 "UTF-8; rename the folder"
             )
-    return source
 
 
-def _source(name: str, entry: Download) -> Source:
-    resize, image_size = entry.source == "imagefolder", entry.image_size
-    if entry.source == "digits":
-        return _digits(entry.classes or [])
-    mirror = os.environ.get("VITSCALE_MIRROR")
-    if mirror:
-        folder, archive = Path(mirror) / name, Path(mirror) / f"{name}.zip"
-        if folder.is_dir():
-            return _folder(folder, image_size, resize)
-        if archive.is_file():
-            return _zip(archive, image_size, resize)
-        print(f"{mirror} has neither {name}/ nor {name}.zip", file=sys.stderr)
-    if entry.source == "imagefolder":
-        raise UserError(f"{name}: set VITSCALE_MIRROR to a folder that has {name}/ or {name}.zip")
-    return _cifar(entry.source)
+def _write_arrays(arrays: Arrays, out: Path) -> None:
+    for split in SPLITS:
+        images, labels = arrays.images[split], arrays.labels[split]
+        flat = images.reshape(len(images), -1)
+        places = [np.flatnonzero(labels == label).tolist() for label in range(len(arrays.classes))]
+
+        def read(place: int, start: int, stop: int, flat: np.ndarray = flat) -> bytes:
+            return flat[place, start:stop].tobytes()
+
+        write_split(out / split, arrays.classes, places, read, images.shape[1])
 
 
-def _canonical(source: Source, split: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each class's images in the order of their pixel bytes, which no source's own order changes."""
-    for label in progress(range(len(source.classes)), len(source.classes), split):
-        images = source.images(split, label)
-        yield label, images[sorted(range(len(images)), key=lambda i: images[i].tobytes())]
+def _write_images(
+    name: str, entry: Download, container: Container, members: list[Member], out: Path, kept: Path
+) -> None:
+    layout = arrange(container.where, members, entry.labels, lambda member: next(container.read([member]))[1])
+    _check_names(name, layout.classes)
+    for line in layout.notes:
+        say(line)
+    decoded = Decoded(kept / "decoded", entry.image_size, resize=entry.source not in CIFAR)
+    used = {each.name for classes in layout.splits.values() for images in classes.values() for each in images}
+    decoded.add(container, [each for each in members if each.name in used], name)
+    for split, classes in layout.splits.items():
+        places = [
+            [decoded.places[decoded.line(each)] for each in classes.get(label, [])]
+            for label in layout.classes
+        ]
+        write_split(out / split, layout.classes, places, decoded.read, entry.image_size)
 
 
-def write_split(source: Source, split: str, folder: Path) -> str:
-    """Write a split in canonical order, class by class; return its fingerprint.
+def _write(
+    name: str, entry: Download, container: Container | None, members: list[Member], out: Path, kept: Path
+) -> None:
+    if container:
+        _write_images(name, entry, container, members, out, kept)
+    elif entry.source == "digits":
+        _write_arrays(_digits(entry.classes or []), out)
+    elif entry.source in CIFAR:
+        _write_arrays(_cifar(entry.source), out)
+    else:
+        raise UserError(f"{name}: set VITSCALE_MIRROR to a folder that has {_forms(name)}")
 
-    That is a sha256 over the names of the classes (as JSON, UTF-8, a line) and, image after image, the class
-    id (four bytes, big-endian) and the pixels (row-major, channel last), in the order (class id, pixels).
+
+def _whole(kept: Path, found: dict[str, str]) -> bool:
+    try:
+        return {split: fingerprint(load_split(kept / split)) for split in SPLITS} == found
+    except UserError:
+        return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a data set's files another place; without another copy of them where the file system can."""
+    for split in SPLITS:
+        shutil.copytree(source / split, target / split, copy_function=link)
+
+
+def bring(name: str, entry: Download, out: Path, kept: Path) -> dict[str, str]:
+    """Write the data set of `download.<name>` to `out`/train and `out`/test; return their fingerprints.
+
+    In `kept` stands what is decoded of an import that was stopped, and a whole one until params.yaml pins it:
+    then nothing is decoded again. Raises UserError where the data set is absent or not what it should be.
     """
-    total = hashlib.sha256((json.dumps(source.classes, ensure_ascii=False) + "\n").encode())
-    writer = SplitWriter(folder, sum(source.counts[split]), source.image_size, source.classes)
-    for label, images in _canonical(source, split):
-        for image in images:
-            total.update(label.to_bytes(4, "big") + image.tobytes())
-        writer.add(images, np.full(len(images), label))
-    writer.close()
-    return total.hexdigest()
-
-
-def verify(name: str, expected: dict[str, str | None], found: dict[str, str]) -> None:
-    """Raise UserError unless both fingerprints are the ones in params.yaml."""
-    faults = []
-    for split, value in found.items():
-        if expected[split] is None:
-            faults.append(
-                f"download.{name}.sha256.{split} is not given; to pin what was found, paste {value}"
-            )
-        elif expected[split] != value:
-            faults.append(
-                f"{name}/{split} is not the data set of params.yaml: download.{name}.sha256.{split} is "
-                f"{expected[split]}, found {value}"
-            )
-    if faults:
-        raise UserError("\n".join(faults))
+    container = None if entry.source == "digits" else _mirrored(name)
+    members = list(container.members()) if container else []
+    note = {
+        "settings": {key: value for key, value in asdict(entry).items() if key != "sha256"},
+        "files": hashlib.sha256("".join(map(Decoded.line, members)).encode()).hexdigest(),
+    }
+    known = json.loads((kept / NOTE).read_text(encoding="utf-8")) if (kept / NOTE).exists() else {}
+    found = known.get("found", {})
+    if known.get("settings") == note["settings"] and _whole(kept, found):
+        is_same, is_pinned = not container or known["files"] == note["files"], found == entry.sha256
+        if container and not is_same:
+            then = "what was imported is pinned, and taken" if is_pinned else "it is imported again"
+            say(f"{container.where} has changed since {name} was imported; {then}")
+        if is_same or is_pinned:
+            _link(kept, out)
+            if is_pinned:
+                shutil.rmtree(kept)
+            return found
+    _write(name, entry, container, members, out, kept)
+    found = {split: fingerprint(load_split(out / split)) for split in SPLITS}
+    shutil.rmtree(kept, ignore_errors=True)
+    if found != entry.sha256:
+        _link(out, kept)
+        write_json(kept / NOTE, note | {"found": found})
+    return found

@@ -14,7 +14,7 @@ from vitscale.base.errors import UserError
 from vitscale.pipeline.schema import Params, Row, Training, Vit
 
 KINDS = {
-    "download": ["cifar10", "cifar100", "digits", "imagefolder"],
+    "download": ["cifar10", "cifar100", "digits", "imagefolder", "tinyimagenet"],
     "weights": ["huggingface", "torchvision"],
     "models": ["vit", "resnet18"],
     "recipes": ["adamw", "muon", "sgd"],

@@ -39,7 +39,7 @@ class Entry(BaseModel):
 
 
 class Fingerprints(Entry):
-    """Null where it isn't known yet: the download then prints the value to paste."""
+    """Null where it isn't pinned yet: the download then prints the value to paste."""
 
     train: Sha256 | None
     test: Sha256 | None
@@ -56,9 +56,16 @@ class Digits(Entry):
     sha256: Fingerprints
 
 
+class TinyImageNet(Entry):
+    source: Literal["tinyimagenet"]
+    image_size: Count
+    sha256: Fingerprints
+
+
 class ImageFolder(Entry):
     source: Literal["imagefolder"]
     image_size: Count
+    labels: str | None = None  # the one key that may be left out: most have none
     sha256: Fingerprints
 
 
@@ -181,7 +188,9 @@ class Params(Entry):
     split_seed: Seed
     precision: Literal["auto", "bfloat16", "float32"]
     target: Name
-    download: dict[Name, Annotated[Cifar | Digits | ImageFolder, Field(discriminator="source")]]
+    download: dict[
+        Name, Annotated[Cifar | Digits | ImageFolder | TinyImageNet, Field(discriminator="source")]
+    ]
     prepare: dict[Name, Prepare]
     augment: dict[Name, Augment]
     models: dict[Name, Annotated[Vit | ResNet18, Field(discriminator="architecture")]]

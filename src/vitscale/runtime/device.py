@@ -20,6 +20,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuB
 
 import torch
 
+from vitscale.base.cpus import threads
 from vitscale.base.errors import UserError
 from vitscale.base.processes import LOCAL_RANK, PROCESSES
 from vitscale.runtime import distributed
@@ -131,11 +132,8 @@ def setup(precision: str = "float32") -> Compute:
     # Filling memory costs a tenth of a step and guards only faulty code.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    threads = os.environ.get("VITSCALE_THREADS")
-    if threads:
-        if not threads.isdecimal() or int(threads) < 1:
-            raise UserError(f"VITSCALE_THREADS={threads}: give a number of CPU threads, 1 or more")
-        torch.set_num_threads(int(threads))
+    if count := threads():
+        torch.set_num_threads(count)
     name = os.environ.get("VITSCALE_DEVICE")
     if PROCESSES > 1 and torch.cuda.is_available() and name in (None, "", "cuda"):
         name = f"cuda:{LOCAL_RANK}"

@@ -1,0 +1,100 @@
+"""One rule for each kind of image file, for data sets and for `predict` alike.
+
+An image is turned as its EXIF orientation says. Of an animation the first frame counts. Transparency is laid
+on `BACKGROUND`, on which black and white drawings both show. Of 16 bits a channel the high 8 are kept. CMYK
+and palettes become RGB as Pillow converts them. Then the centre square is scaled: Hamming's filter where it
+shrinks (as sharp as bicubic for half the time), bicubic where it grows. A JPEG of at least twice the size is
+decoded at a half, a quarter or an eighth.
+"""
+
+import io
+import warnings
+from pathlib import PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder is started
+BACKGROUND = (128, 128, 128)
+MAX_BYTES = 256 << 20  # of a file
+MAX_PIXELS = 178_956_970  # twice what Pillow warns of: 512 MiB as RGB
+
+# By their names these should be images: those that are taken, and others that would be missed if left out.
+ENDINGS = (
+    ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tif", ".tiff", ".webp",
+    ".arw", ".cr2", ".dds", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl",
+    ".nef", ".psd", ".raw", ".svg", ".tga",
+)  # fmt: skip
+# What a file begins with that has none of those names and is an image all the same.
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+HEAD = 16  # bytes that tell
+
+
+def is_hidden(part: str) -> bool:
+    """Return whether a part of a path is hidden, or a folder in which macOS puts its notes."""
+    return part.startswith(".") or part == "__MACOSX"
+
+
+def has_image_ending(name: str) -> bool:
+    """Return whether a file should be an image by its name."""
+    return PurePosixPath(name).suffix.lower() in ENDINGS
+
+
+def is_image(name: str, head: bytes) -> bool:
+    """Return whether a file is, or should be, an image: by its name, else by its first `HEAD` bytes."""
+    if is_hidden(PurePosixPath(name).name):
+        return False
+    boxed = head[8:12] == b"WEBP" if head[:4] == b"RIFF" else head[4:12] in (b"ftypavif", b"ftypavis")
+    return has_image_ending(name) or head.startswith(SIGNATURES) or boxed
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return an opened image as RGB."""
+    transparency = image.info.get("transparency")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        if transparency is not None:
+            raise ValueError("16 bits a channel with a transparent shade")
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode}: numbers of unknown range")
+    elif isinstance(transparency, tuple) and max(transparency) > 255:
+        raise ValueError("16 bits a channel with a transparent colour")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def square(content: bytes, side: int, resize: bool = True) -> np.ndarray:
+    """Return an image file's centre square, uint8 (side, side, 3).
+
+    Without `resize` the image must have that size. Raises ValueError for what isn't taken.
+    """
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{len(content)} bytes, more than the {MAX_BYTES} that an image file may have")
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(content), formats=FORMATS) as file,
+        ):
+            if file.width * file.height > MAX_PIXELS:
+                raise ValueError(f"{file.width}x{file.height} pixels, more than {MAX_PIXELS}")
+            if resize and file.format in ("JPEG", "MPO"):
+                file.draft(None, (2 * side, 2 * side))
+            ImageOps.exif_transpose(file, in_place=True)
+            image = _rgb(file)
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"it is none of {', '.join(FORMATS)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their library raises
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+    if image.size == (side, side):
+        return np.array(image)
+    if not resize:
+        raise ValueError(f"it has {image.width}x{image.height} pixels, not {side}x{side}")
+    whole = min(image.size)
+    left, top = (image.width - whole) // 2, (image.height - whole) // 2
+    method = Image.Resampling.HAMMING if whole > side else Image.Resampling.BICUBIC
+    return np.array(image.resize((side, side), method, (left, top, left + whole, top + whole)))

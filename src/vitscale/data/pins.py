@@ -1,0 +1,49 @@
+"""The fingerprints in params.yaml, held against those that were found."""
+
+import json
+from pathlib import Path
+
+from vitscale.base.errors import UserError
+
+NOTE = "import.json"  # in the folder of an import that is kept
+
+
+def kept_import(key: str) -> Path:
+    """Return where, in a pipeline's folder, an import of `download.<key>` is kept until it is pinned."""
+    return Path(".vitscale/imports") / key
+
+
+def unpinned(name: str, expected: dict[str, str | None], found: dict[str, str]) -> list[str]:
+    """Return a line for each split without a fingerprint in params.yaml, with the one to paste."""
+    return [
+        f"download.{name}.sha256.{split} is not pinned; "
+        + (
+            f"to pin what was imported, paste {found[split]}"
+            if split in found
+            else "the import printed what to paste"
+        )
+        for split, pin in expected.items()
+        if pin is None
+    ]
+
+
+def unpinned_in(download: dict[str, dict]) -> list[str]:
+    """Return the lines for all entries of `download`, in the pipeline's folder."""
+    lines = []
+    for name, entry in download.items():
+        note = kept_import(name) / NOTE
+        found = json.loads(note.read_text(encoding="utf-8"))["found"] if note.exists() else {}
+        lines += unpinned(name, entry["sha256"], found)
+    return lines
+
+
+def verify(name: str, expected: dict[str, str | None], found: dict[str, str]) -> None:
+    """Raise UserError where params.yaml has another fingerprint."""
+    faults = [
+        f"{name}/{split} is not the data set of params.yaml: download.{name}.sha256.{split} is "
+        f"{expected[split]}, found {value}"
+        for split, value in found.items()
+        if expected.get(split) not in (None, value)
+    ]
+    if faults:
+        raise UserError("\n".join(faults))
