@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitscale.data.sources import SPLITS, Download, open_source, write_split
+from vitscale.data.sources import SPLITS, Download, bring
 
 FOLDER = {"source": "imagefolder", "image_size": 32, "sha256": {"train": None, "test": None}}
 
@@ -68,9 +68,8 @@ def documented(by_class: dict[str, np.ndarray]) -> str:
 
 
 def written(name: str, entry: dict, out: Path) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Open and write a source; return its fingerprints and the bytes of all files it gave."""
-    source = open_source(name, Download(**entry))
-    found = {split: write_split(source, split, out / split) for split in SPLITS}
+    """Import a data set; return its fingerprints and the bytes of all files it gave."""
+    found = bring(name, Download(**entry), out, out.with_name(f"{out.name}.kept"))
     return found, {
         path.relative_to(out).as_posix(): path.read_bytes()
         for path in sorted(out.rglob("*"))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from vitscale.data.decode import square
 
 from layouts import classes_of, imported, write_form
 from oddities import COLOURS, GREY, SHADES, SIDE, VEIL, not_taken, on_grey, save, shown, twins
 from vitscale.base.errors import UserError
+from vitscale.data.decode import square
 from vitscale.data.sources import SPLITS
 
 TWINS, NOT_TAKEN = twins(), not_taken()
@@ -172,7 +172,7 @@ def test_the_stage_starts_no_ghostscript(work, no_ghostscript):
         "download",
         *(
             f"{where}: {split}/cat/{i}\\.png can't be decoded as an image \\(.+\\); replace it or take it out"
-            for split in sorted(SPLITS, reverse=True)
+            for split in sorted(SPLITS)
             for i in range(2)
         ),
     )

@@ -6,13 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-from vitscale.data.decode import square
 
 from archives import documented, make_set, members_of
 from counted import counted, forget_outputs, spoil
 from layouts import classes_of, counts, dot, imported, said, sorted_bytes, write_form
 from tiny import ROOT
 from vitscale.base.errors import UserError
+from vitscale.data.decode import square
 from vitscale.data.sources import SPLITS
 from works import UNKNOWN, WRONG
 

@@ -238,7 +238,7 @@ def test_all_faults_of_a_large_set_are_listed(mirror, tmp_path):
 def test_a_mended_data_set_is_imported(work):
     """What an import with faults left behind stands in the way of the next, or the faulty files stay out."""
     where = work.put("things", members_of(make_set()) | {"train/cat/1.png": b"", "test/dog/2.png": b"x"})
-    names = ("train/cat/1", "test/dog/2")
+    names = ("test/dog/2", "train/cat/1")
     work.refused("download", *(BROKEN.format(where, f"{name}\\.png") for name in names))
     work.put("things", members_of(make_set()))
     result = work.run("download")
