@@ -36,6 +36,11 @@ def counted(
     return log.stat().st_size if log.exists() else 0, result
 
 
+def outputs(work: Work) -> dict[str, bytes]:
+    folder = work.folder / "data/raw/things"
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.*"))}
+
+
 def forget_outputs(work: Work) -> None:
     """Take the stage's outputs away, as DVC does before it runs a stage whose parameters have changed."""
     for path in sorted((work.folder / "data/raw/things").rglob("*"), reverse=True):

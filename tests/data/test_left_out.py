@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from archives import documented, encode, make_set, members_of
+from archives import FOLDER, documented, encode, make_set, members_of
 from layouts import counts, dot, imported, said, write_form
 from vitscale.base.errors import UserError
 from vitscale.data.sources import SPLITS
@@ -237,9 +237,12 @@ def test_all_faults_of_a_large_set_are_listed(mirror, tmp_path):
 
 def test_a_mended_data_set_is_imported(work):
     """What an import with faults left behind stands in the way of the next, or the faulty files stay out."""
-    where = work.put("things", members_of(make_set()) | {"train/cat/1.png": b"", "test/dog/2.png": b"x"})
-    names = ("test/dog/2", "train/cat/1")
-    work.refused("download", *(BROKEN.format(where, f"{name}\\.png") for name in names))
-    work.put("things", members_of(make_set()))
+    data = make_set()
+    names = ["test/dog/0002.png", "train/cat/0001.png"]
+    where = work.put("things", members_of(data) | dict.fromkeys(names, b"x"))
+    found = {split: documented(data[split]) for split in SPLITS}
+    work.params(things=FOLDER | {"sha256": found})
+    work.refused("download", *(BROKEN.format(where, name) for name in names))
+    work.put("things", members_of(data))
     result = work.run("download")
     assert (result.returncode, result.stderr) == (0, "")

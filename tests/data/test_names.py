@@ -1,6 +1,7 @@
 """Names of classes and files: one name in NFC and NFD, archives that don't say their encoding, odd and long ones."""
 
 import json
+import os
 import shutil
 import subprocess
 import unicodedata
@@ -164,3 +165,22 @@ def test_a_class_name_that_breaks_lines(mirror, tmp_path, form):
     with pytest.raises(UserError) as caught:
         imported("things", tmp_path / "out")
     assert "\n" not in str(caught.value) and "control character" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "two\nlines", "a\x1b[31mred"])
+def test_odd_file_names_in_messages(work, name):
+    """A file's name that is no text ends in a traceback when it is printed, or one with a line break in two lines."""
+    for ending in ("", ".png", ".bak"):
+        work.put(
+            "things",
+            members_of(make_set()) | {f"train/cat/{name}{ending}": dot(1) if ending == ".png" else b"x"},
+        )
+    work.params(things={"source": "imagefolder", "image_size": 32, "sha256": {"train": None, "test": None}})
+    result = work.run("download")
+    assert (result.returncode, result.stderr) == (0, "")
+    [line] = [line for line in result.stdout.splitlines() if "left out" in line]
+    assert line.startswith("left out 2 files that are no images: ") and "*.bak" in line
+    work.put("things", {f"train/cat/{name}.png": b"x"})
+    result = work.run("download")
+    [line] = result.stderr.splitlines()
+    assert result.returncode == 1 and line.endswith("; replace it or take it out")
