@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vitscale.data.arrays import Split, load_split
 from vitscale.data.sources import SPLITS, Download, bring
 
 FOLDER = {"source": "imagefolder", "image_size": 32, "sha256": {"train": None, "test": None}}
@@ -59,7 +60,7 @@ def write_zip(where: Path, members: dict[str, bytes], compression: int = zipfile
 
 
 def documented(by_class: dict[str, np.ndarray]) -> str:
-    """The fingerprint as `write_split` says it: the names, then class ids in four bytes with pixels, sorted in a class."""
+    """The fingerprint as `imports.fingerprint` says it: the names, then class ids in four bytes with pixels, sorted in a class."""
     content = (json.dumps(sorted(by_class), ensure_ascii=False) + "\n").encode()
     for label, images in enumerate(by_class[name] for name in sorted(by_class)):
         for pixels in sorted(image.tobytes() for image in images):
@@ -75,3 +76,14 @@ def written(name: str, entry: dict, out: Path) -> tuple[dict[str, str], dict[str
         for path in sorted(out.rglob("*"))
         if path.is_file()
     }
+
+
+def splits(name: str, entry: dict, out: Path) -> dict[str, Split]:
+    """Import a data set; return its splits."""
+    bring(name, Download(**{"sha256": {}} | entry), out, out.with_name(f"{out.name}.kept"))
+    return {split: load_split(out / split) for split in SPLITS}
+
+
+def of_class(split: Split, label: int) -> np.ndarray:
+    """Return a class's images."""
+    return split.images[split.labels == label]

@@ -2,7 +2,7 @@
 
 from tiny import PARAMS, outputs, run
 from vitscale.base.digests import digest
-from vitscale.data.sources import Download, open_source, write_split
+from vitscale.data.sources import Download, bring
 
 ROW = "metrics/rows/vit-digits.json"
 OFF = {
@@ -17,10 +17,9 @@ OFF = {
 
 def wide_params(wide_mirror, hub, scratch):
     """Return the tiny parameters with an entry in every section."""
-    source = open_source("photos", Download(source="cifar10", sha256={}))
     photos = {
         "source": "cifar10",
-        "sha256": {split: write_split(source, split, scratch / split) for split in ("train", "test")},
+        "sha256": bring("photos", Download(source="cifar10", sha256={}), scratch, scratch / "kept"),
     }
     vit, row = PARAMS["recipes"]["vit"], PARAMS["rows"]["vit-digits"]
     sgd = {name: value for name, value in vit.items() if name != "beta2"} | {

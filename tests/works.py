@@ -118,13 +118,13 @@ class Work:
         )
 
     def everything(self) -> dict[str, bytes | None]:
-        """All files and folders but for locks, kept imports, notes of what was left, and the empty folder of partial outputs."""
+        """All files and folders but for the locks, the notes of what was left, imports to go on with, and the empty folder of partial outputs."""
         own = self.folder / ".vitscale"
         return {
             str(path): path.read_bytes() if path.is_file() else None
             for path in self.top.rglob("*")
-            if path not in (own, own / "locks", own / "imports", own / "partial", own / "inputs.json")
-            and not {own / "locks", own / "imports"} & set(path.parents)
+            if path not in (own, own / "locks", own / "partial", own / "inputs.json")
+            and not {own / "locks", own / "imports"} & {path, *path.parents}
         }
 
     def refused(self, stage: str, *expected: str, key: str = "things", file_limit: int | None = None) -> None:

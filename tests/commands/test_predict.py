@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from archives import splits
 from exported import command
 from made import CPU
 from vitscale.commands.export import export
 from vitscale.data.arrays import load_split
-from vitscale.data.sources import Download, open_source, write_split
 from vitscale.models.store import load_model
 from vitscale.training.inference import predict
 
@@ -155,9 +155,7 @@ def test_photographs_go_the_way_of_the_test_images(finished, tmp_path, monkeypat
             path.parent.mkdir(parents=True, exist_ok=True)
             coarse.resize((96, 48), Image.Resampling.BICUBIC).save(path)
     monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path / "mirror"))
-    source = open_source("wide", Download(source="imagefolder", image_size=32, sha256={}))
-    write_split(source, "test", tmp_path / "test")
-    images = load_split(tmp_path / "test").images
+    images = splits("wide", {"source": "imagefolder", "image_size": 32}, tmp_path / "out")["test"].images
     model = load_model(finished / "models/finetuned" / row)
     scored = sorted(predict(model, images, CPU).softmax(1).max(1).values.tolist())
     done = command("predict", row, tmp_path / "mirror/wide/test", "--json", "--pipeline", finished)

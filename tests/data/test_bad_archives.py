@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from archives import splits
 from vitscale.base.errors import UserError
-from vitscale.data.sources import SPLITS, Download, open_source
+from vitscale.data.sources import SPLITS
 from works import CLASSES, damaged, encode, make_set, members_of
 
 
@@ -79,8 +80,8 @@ def test_any_altered_byte_of_a_zip_is_noticed_or_harmless(tmp_path, monkeypatch,
     for at in range(len(good)):
         archive.write_bytes(damaged(good, at))
         try:
-            source = open_source("things", Download(source="imagefolder", image_size=2, sha256={}))
-            if not {image.tobytes() for split in SPLITS for image in source.images(split, 0)} <= known:
+            made = splits("things", {"source": "imagefolder", "image_size": 2}, tmp_path / str(at))
+            if not {image.tobytes() for each in made.values() for image in each.images} <= known:
                 wrong.setdefault("other pixels", at)
         except UserError as error:
             noticed += 1

@@ -10,10 +10,21 @@ import pytest
 import yaml
 from PIL import Image
 
-from archives import FOLDER, documented, encode, make_set, members_of, write_folder, write_zip, written
+from archives import (
+    FOLDER,
+    documented,
+    encode,
+    make_set,
+    members_of,
+    of_class,
+    splits,
+    write_folder,
+    write_zip,
+    written,
+)
 from tiny import ROOT
 from vitscale.base.errors import UserError
-from vitscale.data.sources import SPLITS, Download, open_source
+from vitscale.data.sources import SPLITS
 
 pytestmark = pytest.mark.usefixtures("attempts")
 
@@ -36,7 +47,7 @@ def test_every_form_gives_the_same_bytes(mirror, tmp_path):
         "train/.DS_Store",
         "train/cat/.DS_Store",
         "__MACOSX/train/cat/0.png",
-        "test/.cache/0.png",
+        "test/cat/.cache/0.png",
         "extra/cat/0.png",
     ]
     write_folder(mirror / "litter", members | dict.fromkeys(litter, b"x"))
@@ -98,11 +109,11 @@ def test_fingerprint_sees_the_names(mirror, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x7f", "a\u2028b", os.fsdecode(b"caf\xe9")])
-def test_odd_class_names_are_refused(mirror, name):
+def test_odd_class_names_are_refused(mirror, tmp_path, name):
     """A line break in a name breaks tables, and bytes that are no text end in a traceback after an hour."""
     write_folder(mirror / "things", members_of(make_set(classes=("cat", name))))
     with pytest.raises(UserError) as caught:
-        open_source("things", Download(**FOLDER))
+        written("things", FOLDER, tmp_path / "out")
     line = str(caught.value)
     assert line.startswith(f"things: the class {ascii(name)} has a control character") and "\n" not in line
 
@@ -110,9 +121,9 @@ def test_odd_class_names_are_refused(mirror, name):
 @pytest.mark.parametrize(
     "name", ["Hündchen", "crane, whooping", 'say "cheese"', "犬", "a b\u00a0c", "#1 | x"]
 )
-def test_usual_class_names_are_taken(mirror, name):
+def test_usual_class_names_are_taken(mirror, tmp_path, name):
     write_folder(mirror / "things", members_of(make_set(classes=("cat", name))))
-    assert sorted(open_source("things", Download(**FOLDER)).classes) == sorted(["cat", name])
+    assert splits("things", FOLDER, tmp_path / "out")["train"].classes == sorted(["cat", name])
 
 
 @pytest.mark.parametrize("classes", [256, 257])
@@ -128,7 +139,7 @@ def test_class_ids_beyond_one_byte(mirror, tmp_path, classes):
     assert np.load(io.BytesIO(files["test/labels.npy"])).tolist() == list(range(classes))
 
 
-def test_imagefolder_takes_the_centre_square(mirror):
+def test_imagefolder_takes_the_centre_square(mirror, tmp_path):
     """A wide image loses its sides and nothing else; EXIF's orientation is applied first."""
     centre = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     wide = np.concatenate([np.zeros((32, 10, 3), np.uint8), centre, np.zeros((32, 10, 3), np.uint8)], axis=1)
@@ -142,27 +153,23 @@ def test_imagefolder_takes_the_centre_square(mirror):
             for label, content in (("turned", encode(centre, exif=exif)), ("wide", encode(wide)))
         },
     )
-    source = open_source("odd", Download(**FOLDER))
-    assert source.classes == ["turned", "wide"]
-    assert np.array_equal(source.images("train", 0)[0], np.rot90(centre, -1))
-    assert np.array_equal(source.images("train", 1)[0], centre)
+    train = splits("odd", FOLDER, tmp_path / "out")["train"]
+    assert train.classes == ["turned", "wide"]
+    assert np.array_equal(train.images[0], np.rot90(centre, -1))
+    assert np.array_equal(train.images[1], centre)
 
 
 @pytest.mark.parametrize("form", ["folder", "zip"])
-def test_a_file_beside_the_class_folders_is_no_class(mirror, form):
-    """An overview picture that lies in train/ and test/ is ignored or refused, but not made a class of one image."""
+def test_a_file_beside_the_class_folders_is_no_class(mirror, tmp_path, capsys, form):
+    """An overview picture that lies in train/ and test/ is made a class of one image, or left out without a word."""
     members = members_of(make_set()) | {
         f"{split}/overview.png": encode(np.zeros((32, 32, 3), np.uint8)) for split in SPLITS
     }
     write_folder(mirror / "things", members) if form == "folder" else write_zip(
         mirror / "things.zip", members
     )
-    try:
-        classes = open_source("things", Download(**FOLDER)).classes
-    except UserError as error:
-        assert "overview.png" in str(error)
-    else:
-        assert classes == ["bird", "cat", "dog"]
+    assert splits("things", FOLDER, tmp_path / "out")["train"].classes == ["bird", "cat", "dog"]
+    assert "left out 1 image in train: in no class folder of train/ or test/" in capsys.readouterr().out
 
 
 def test_folders_inside_a_class_folder_count_alike_in_both_forms(mirror, tmp_path):
@@ -188,17 +195,15 @@ def test_digits_are_scaled_repeated_and_split(monkeypatch, tmp_path):
     monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path))  # never asked for digits
     (tmp_path / "digits" / "train" / "0").mkdir(parents=True)
     data, chosen = load_digits(), [7, 2]
-    source = open_source("digits", Download(**{"source": "digits", "classes": chosen, "sha256": {}}))
-    assert source.classes == ["7", "2"] and source.image_size == 32
+    made = splits("digits", {"source": "digits", "classes": chosen}, tmp_path / "out")
+    assert made["train"].classes == made["test"].classes == ["7", "2"]
     for label, digit in enumerate(chosen):
         members = data.images[data.target == digit]
-        images = {split: source.images(split, label) for split in SPLITS}
-        assert {split: len(each) for split, each in images.items()} == {
-            split: source.counts[split][label] for split in SPLITS
-        }
+        images = {split: of_class(made[split], label) for split in SPLITS}
         test = members[3::4]
         train = np.delete(members, np.s_[3::4], axis=0)
-        for split, originals in (("train", train), ("test", test)):
+        for split, unordered in (("train", train), ("test", test)):
+            originals = np.array(sorted(unordered, key=lambda each: each.astype(np.uint8).tobytes()))
             assert images[split].dtype == np.uint8 and images[split].shape == (len(originals), 32, 32, 3)
             assert np.array_equal(
                 images[split], images[split][:, ::4, ::4, :1].repeat(4, 1).repeat(4, 2).repeat(3, 3)
@@ -238,5 +243,7 @@ def test_imagefolder_needs_a_mirror(mirrored, monkeypatch, tmp_path):
     """An imagefolder has no official site: one line says what to set."""
     monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path) if mirrored else "")
     with pytest.raises(UserError) as caught:
-        open_source("things", Download(**FOLDER))
-    assert str(caught.value) == "things: set VITSCALE_MIRROR to a folder that has things/ or things.zip"
+        written("things", FOLDER, tmp_path / "out")
+    assert str(caught.value) == (
+        "things: set VITSCALE_MIRROR to a folder that has things/, things.zip, things.tar, things.tar.gz or things.tgz"
+    )

@@ -11,7 +11,7 @@ from PIL import Image
 from served import served_by_torchvision
 from tiny import PARAMS, ROOT, run, tiny, write_params
 from vitscale.base.config import read_yaml
-from vitscale.data.sources import Download, open_source, write_split
+from vitscale.data.sources import Download, bring
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -27,12 +27,7 @@ def few_images(mirror: Path, name: str = "few", image_size: int = 32) -> dict:
                     mirror / name / split / label / f"{i}.png"
                 )
     entry = {"source": "imagefolder", "image_size": image_size, "sha256": {}}
-    return entry | {
-        "sha256": {
-            split: write_split(open_source(name, Download(**entry)), split, mirror / "written")
-            for split in ("train", "test")
-        }
-    }
+    return entry | {"sha256": bring(name, Download(**entry), mirror / "written", mirror / "kept")}
 
 
 @pytest.mark.parametrize("start", ["resnet18-imagenet1k", "vit_b16-imagenet1k"])

@@ -39,6 +39,11 @@ class Member:
         """Whether it is a folder."""
         return self.name.endswith("/")
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders above it, and its own name."""
+        return tuple(self.name.rstrip("/").split("/"))
+
 
 class Container:
     """A data set's files, in an order that stays the same. Faults are UserErrors of one line."""

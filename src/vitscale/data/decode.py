@@ -8,8 +8,8 @@ decoded at a half, a quarter or an eighth.
 """
 
 import io
+import os
 import warnings
-from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -38,12 +38,12 @@ def is_hidden(part: str) -> bool:
 
 def has_image_ending(name: str) -> bool:
     """Return whether a file should be an image by its name."""
-    return PurePosixPath(name).suffix.lower() in ENDINGS
+    return os.path.splitext(name)[1].lower() in ENDINGS
 
 
 def is_image(name: str, head: bytes) -> bool:
     """Return whether a file is, or should be, an image: by its name, else by its first `HEAD` bytes."""
-    if is_hidden(PurePosixPath(name).name):
+    if is_hidden(name.rsplit("/", 1)[-1]):
         return False
     boxed = head[8:12] == b"WEBP" if head[:4] == b"RIFF" else head[4:12] in (b"ftypavif", b"ftypavis")
     return has_image_ending(name) or head.startswith(SIGNATURES) or boxed
@@ -91,10 +91,10 @@ def square(content: bytes, side: int, resize: bool = True) -> np.ndarray:
     except Exception as error:  # Pillow's decoders raise whatever their library raises
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     if image.size == (side, side):
-        return np.array(image)
+        return np.asarray(image)
     if not resize:
         raise ValueError(f"it has {image.width}x{image.height} pixels, not {side}x{side}")
     whole = min(image.size)
     left, top = (image.width - whole) // 2, (image.height - whole) // 2
     method = Image.Resampling.HAMMING if whole > side else Image.Resampling.BICUBIC
-    return np.array(image.resize((side, side), method, (left, top, left + whole, top + whole)))
+    return np.asarray(image.resize((side, side), method, (left, top, left + whole, top + whole)))

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from vitscale.base.digests import digest
 from vitscale.base.errors import UserError
 from vitscale.base.progress import progress, say
 from vitscale.data import decode
-from vitscale.data.arrays import Split, SplitWriter
+from vitscale.data.arrays import SplitWriter, load_split
 from vitscale.data.containers import Container, Member
 
 FEW = 500  # images for which starting processes takes longer than they save
@@ -121,12 +122,13 @@ class Decoded:
 
     def _chunks(self, container: Container, missing: list[Member]) -> Iterator[Chunk]:
         contents: list[tuple[str, bytes]] = []
-        first, most = self.count, max(1, min(CHUNK, CHUNK_BYTES // self.size))
+        first, held, most = self.count, 0, max(1, min(CHUNK, CHUNK_BYTES // self.size))
         for member, content in container.read(missing):
             contents.append((self.line(member), content))
-            if len(contents) == most or sum(len(each) for _, each in contents) > CHUNK_BYTES:
+            held += len(content)
+            if len(contents) == most or held > CHUNK_BYTES:
                 yield Chunk(self.pixels, first, self.side, self.resize, contents)
-                first, contents = first + len(contents), []
+                first, held, contents = first + len(contents), 0, []
         if contents:
             yield Chunk(self.pixels, first, self.side, self.resize, contents)
 
@@ -163,10 +165,11 @@ class Decoded:
             more = [f"… and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
             raise UserError("\n".join(sorted(faults)[:FAULTS] + more))
 
-    def read(self, place: int, start: int, stop: int) -> bytes:
-        """Return some of an image's bytes."""
+    @contextmanager
+    def reader(self) -> Iterator[Read]:
+        """Give what returns some of an image's bytes."""
         with open(self.pixels, "rb") as file:
-            return os.pread(file.fileno(), stop - start, place * self.size + start)
+            yield lambda place, start, stop: os.pread(file.fileno(), stop - start, place * self.size + start)
 
 
 def _sorted(places: list[int], read: Read, size: int, start: int = 0) -> Iterator[int]:
@@ -195,13 +198,16 @@ def write_split(folder: Path, classes: list[str], places: list[list[int]], read:
     writer.close()
 
 
-def fingerprint(split: Split) -> str:
-    """Return the sha256 by which params.yaml knows a split.
+def fingerprint(folder: Path) -> str:
+    """Return the sha256 by which params.yaml knows a split on the disk.
 
     It is over the names of the classes (as JSON, UTF-8, a line) and, image after image, the class id (four
     bytes, big-endian) and the pixels (row-major, channel last), in the order (class id, pixels).
     """
+    split = load_split(folder)
     total = hashlib.sha256((json.dumps(split.classes, ensure_ascii=False) + "\n").encode())
-    for image, label in zip(split.images, split.labels.tolist(), strict=True):
-        total.update(label.to_bytes(4, "big") + image.tobytes())
+    with open(folder / "images.npy", "rb") as file:  # memory-mapped, all of it would count as this process's
+        file.seek(-split.images.nbytes, os.SEEK_END)
+        for label in split.labels.tolist():
+            total.update(label.to_bytes(4, "big") + file.read(split.images[0].nbytes))
     return total.hexdigest()

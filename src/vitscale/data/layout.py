@@ -35,17 +35,13 @@ class Layout:
     notes: list[str]
 
 
-def _parts(member: Member) -> tuple[str, ...]:
-    return PurePosixPath(member.name).parts
-
-
 def _taken(member: Member) -> bool:
-    return is_image(member.name, member.head) and not any(map(is_hidden, _parts(member)))
+    return is_image(member.name, member.head) and not any(map(is_hidden, member.parts))
 
 
 def _top(where: object, images: Iterable[Member]) -> tuple[str, ...]:
     """Return the folder whose train/ has images; the highest, where a class is called train."""
-    tops = {parts[: parts.index("train")] for each in images if "train" in (parts := _parts(each)[:-1])}
+    tops = {parts[: parts.index("train")] for each in images if "train" in (parts := each.parts[:-1])}
     least = [top for top in sorted(tops) if len(top) == min(map(len, tops))]
     if not least:
         raise UserError(
@@ -64,7 +60,7 @@ class Place:
     def __init__(self, name: str, path: tuple[str, ...], members: list[Member]) -> None:
         self.name, self.path = name, path
         inside = [
-            (parts[len(path) :], each) for each in members if (parts := _parts(each))[: len(path)] == path
+            (parts[len(path) :], each) for each in members if (parts := each.parts)[: len(path)] == path
         ]
         self.members = [(parts, each) for parts, each in inside if parts]
         self.images = [(parts, each) for parts, each in self.members if not each.is_folder and _taken(each)]
@@ -150,7 +146,7 @@ def _left_out(members: list[Member], used: set[str], top: tuple[str, ...], place
             ", …" if len(kinds) > SHOWN else ""
         )
         lines.append(f"left out {_counted(len(other), 'file')} that are no images: {shown}")
-    beside = Counter("/".join(_parts(each)[: len(top) + 1]) for each in left if _taken(each))
+    beside = Counter("/".join(each.parts[: len(top) + 1]) for each in left if _taken(each))
     for place, count in sorted(beside.items()):
         lines.append(
             f"left out {_counted(count, 'image')} in {place}: in no class folder of {' or '.join(places)}"

@@ -21,7 +21,6 @@ import numpy as np
 from vitscale.base.errors import UserError
 from vitscale.base.files import link, write_json
 from vitscale.base.progress import say
-from vitscale.data.arrays import load_split
 from vitscale.data.containers import ENDINGS, Container, Member, find
 from vitscale.data.imports import Decoded, fingerprint, write_split
 from vitscale.data.layout import arrange
@@ -145,12 +144,13 @@ def _write_images(
     decoded = Decoded(kept / "decoded", entry.image_size, resize=entry.source not in CIFAR)
     used = {each.name for classes in layout.splits.values() for images in classes.values() for each in images}
     decoded.add(container, [each for each in members if each.name in used], name)
-    for split, classes in layout.splits.items():
-        places = [
-            [decoded.places[decoded.line(each)] for each in classes.get(label, [])]
-            for label in layout.classes
-        ]
-        write_split(out / split, layout.classes, places, decoded.read, entry.image_size)
+    with decoded.reader() as read:
+        for split, classes in layout.splits.items():
+            places = [
+                [decoded.places[decoded.line(each)] for each in classes.get(label, [])]
+                for label in layout.classes
+            ]
+            write_split(out / split, layout.classes, places, read, entry.image_size)
 
 
 def _write(
@@ -168,7 +168,7 @@ def _write(
 
 def _whole(kept: Path, found: dict[str, str]) -> bool:
     try:
-        return {split: fingerprint(load_split(kept / split)) for split in SPLITS} == found
+        return {split: fingerprint(kept / split) for split in SPLITS} == found
     except UserError:
         return False
 
@@ -204,7 +204,7 @@ def bring(name: str, entry: Download, out: Path, kept: Path) -> dict[str, str]:
                 shutil.rmtree(kept)
             return found
     _write(name, entry, container, members, out, kept)
-    found = {split: fingerprint(load_split(out / split)) for split in SPLITS}
+    found = {split: fingerprint(out / split) for split in SPLITS}
     shutil.rmtree(kept, ignore_errors=True)
     if found != entry.sha256:
         _link(out, kept)
