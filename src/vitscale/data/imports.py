@@ -25,7 +25,7 @@ from PIL import Image
 
 from vitscale.base.cpus import cores, threads
 from vitscale.base.digests import digest
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, shown
 from vitscale.base.progress import progress, say
 from vitscale.data import decode
 from vitscale.data.arrays import SplitWriter, load_split
@@ -157,8 +157,8 @@ class Decoded:
             self._chunks(container, missing), threads() or cores() if len(missing) >= FEW else 1
         )
         faults = [
-            f"{container.where}: {json.loads(line)[0]} can't be decoded as an image ({fault}); replace it or "
-            "take it out"
+            f"{shown(f'{container.where}: {json.loads(line)[0]}')} can't be decoded as an image ({fault}); "
+            "replace it or take it out"
             for line, fault in progress(self._note(chunks), len(missing), name, unit="images")
             if fault
         ]
