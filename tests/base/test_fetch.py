@@ -86,6 +86,13 @@ def test_a_broken_connection_is_gone_on_from_at_any_byte(tag, chunked, until, pa
     assert server.conditions == [None, tag if tag == '"1"' else None]
 
 
+def test_a_connection_that_ends_without_a_word():
+    """Where no length was promised, an early end is taken for the file's, and what arrived is thrown away."""
+    with serving(content_of(CONTENT, promised=-1, until=150_000), GOOD) as server:
+        assert get(server.url) == CONTENT
+    assert server.asked == [None, "bytes=150000-"]
+
+
 def test_many_broken_connections_are_no_failure_while_something_arrives(pauses):
     """A server that cuts off every second megabyte is given up after five of them."""
     with serving(*(content_of(CONTENT, until=20_000 * i) for i in range(1, 15)), GOOD) as server:
