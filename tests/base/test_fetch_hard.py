@@ -168,6 +168,18 @@ def test_a_network_that_swallows_all_is_asked_once(downloads, monkeypatch, pause
     assert pauses == []
 
 
+def test_a_proxy_that_refuses_is_named(downloads, monkeypatch, pauses):
+    """The server is blamed for what this network's own proxy says, or HTTPS_PROXY isn't used."""
+    with serving(content_of(CONTENT)) as proxy:  # it knows no CONNECT
+        monkeypatch.setenv("https_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+        line = refused("https://example.invalid/file").splitlines()[1]
+    assert line == (
+        "  https://example.invalid/file: can't be reached through the proxy (501 Unsupported method ('CONNECT'))"
+    )
+    assert pauses == []
+
+
 def test_a_network_that_went_away_meanwhile_is_waited_for(downloads, monkeypatch):
     """A laptop's network is gone for a minute in a download of an hour, and that ends."""
     with serving(content_of(CONTENT, until=100_000)) as server:
