@@ -1,5 +1,6 @@
 """Downloads: whole and right or not at all, whatever servers do; and none arrives twice."""
 
+import gzip
 import hashlib
 import itertools
 import os
@@ -85,6 +86,13 @@ def test_a_broken_connection_is_gone_on_from_at_any_byte(tag, chunked, until, pa
     assert server.conditions == [None, tag if tag == '"1"' else None]
 
 
+def test_a_connection_that_ends_without_a_word():
+    """Where no length was promised, an early end is taken for the file's, and what arrived is thrown away."""
+    with serving(content_of(CONTENT, promised=-1, until=150_000), GOOD) as server:
+        assert get(server.url) == CONTENT
+    assert server.asked == [None, "bytes=150000-"]
+
+
 def test_many_broken_connections_are_no_failure_while_something_arrives(pauses):
     """A server that cuts off every second megabyte is given up after five of them."""
     with serving(*(content_of(CONTENT, until=20_000 * i) for i in range(1, 15)), GOOD) as server:
@@ -108,12 +116,48 @@ def test_a_file_that_changed_without_saying_so_is_fetched_anew(tag):
     assert server.asked == [None, "bytes=150000-", None]
 
 
-@pytest.mark.parametrize("lie", [{"ranges": False}, {"shift": 7}, {"shift": -7}], ids=str)
-def test_a_server_that_sends_another_range(lie):
-    """All is appended to the half that is there, or what begins elsewhere is taken for what was asked."""
-    with serving(content_of(CONTENT, until=150_000), content_of(CONTENT, **lie)) as server:
+@pytest.mark.parametrize("shift", [7, -7])
+def test_a_server_that_sends_another_range(shift, capsys):
+    """What begins elsewhere is taken for what was asked."""
+    with serving(content_of(CONTENT, until=150_000), content_of(CONTENT, shift=shift)) as server:
         assert get(server.url) == CONTENT
-    assert server.asked[:2] == [None, "bytes=150000-"]
+    assert server.asked == [None, "bytes=150000-", None]
+    assert "sends another part than was asked for; 0.1 MB are here" in capsys.readouterr().out
+
+
+def test_a_server_that_sends_all_takes_nothing_away():
+    """All is appended to the half that is there, or what it sends less than that takes the rest away."""
+    all_ = {"ranges": False, "until": 100_000}
+    with (
+        serving(content_of(CONTENT, until=150_000), content_of(CONTENT, **all_)) as first,
+        serving(GOOD) as second,
+    ):
+        assert get(first.url, second.url) == CONTENT
+    assert first.asked == [None] + ["bytes=150000-"] * 4 and second.asked == ["bytes=150000-"]
+
+
+def test_a_changed_file_that_breaks_off_leaves_nothing_of_the_old_one():
+    """The new beginning is written over the old one, and the old end stays behind it."""
+    new = content_of(CONTENT, tag='"new"', until=100_000), content_of(CONTENT, tag='"new"')
+    with serving(content_of(OTHER, tag='"old"', until=150_000), *new) as server:
+        assert get(server.url) == CONTENT
+    assert server.asked == [None, "bytes=150000-", "bytes=100000-"]
+
+
+def test_an_archive_stays_packed():
+    """A server calls a .gz file an encoding, or would pack it once more on its way: the bytes are others then."""
+    packed = gzip.compress(CONTENT[:1000])
+
+    def answer(handler):
+        content = gzip.compress(packed) if "gzip" in handler.headers["Accept-Encoding"] else packed
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    with serving(answer) as server:
+        assert get(server.url, size=len(packed), md5=hashlib.md5(packed).hexdigest()) == packed
 
 
 @pytest.mark.parametrize("size", [len(CONTENT), None])
@@ -139,7 +183,14 @@ def test_lies_about_lengths_end_and_give_no_file(lie, size, downloads, monkeypat
         message = refused(server.url, size=size)
     assert message.startswith(f"file.bin can't be fetched:\n  {server.url}: ")
     assert not (downloads / "file.bin").exists()
-    assert sum(path.stat().st_size for path in downloads.iterdir()) < 401_000
+    assert sum(path.stat().st_size for path in downloads.iterdir()) < (1000 if "extra" in lie else 301_000)
+
+
+def test_a_file_beyond_all_bounds_is_not_begun(downloads, monkeypatch):
+    monkeypatch.setattr("vitscale.base.fetch.LARGEST", 200_000)
+    with serving(GOOD) as server:
+        assert f"{server.url}: offers 300000 bytes, which is more than" in refused(server.url, size=None)
+    assert left(downloads) == set()
 
 
 def test_an_honest_server_that_says_no_length():
@@ -209,8 +260,9 @@ def test_the_next_source_goes_on_where_the_first_one_broke_off():
 
 def test_a_slow_source_is_left_for_a_fast_one_and_taken_where_there_is_none(monkeypatch):
     """A throttled server holds us for an hour while a copy is there, or is given up where it's the only one."""
-    monkeypatch.setattr(answers, "WINDOW", 0.1)
-    slow = content_of(CONTENT, rate=200_000)
+    monkeypatch.setattr(answers, "WINDOW", 0.05)
+    monkeypatch.setattr(answers, "SLOW", 5_000_000)
+    slow = content_of(CONTENT, rate=1_000_000)
     with serving(slow) as first, serving(GOOD) as second:
         assert get(first.url, second.url) == CONTENT
     assert len(first.asked) == 1 and int(second.asked[0][6:-1]) > 10_000

@@ -71,6 +71,16 @@ def test_killed_after_the_last_byte(downloads):
     assert {path.name for path in downloads.iterdir()} == {"file.bin", "file.bin.lock"}
 
 
+@pytest.mark.parametrize("promised", [None, -1])
+def test_a_part_that_is_too_long_is_cut(downloads, promised):
+    """A whole file is fetched twice, since more was there than it has."""
+    downloads.mkdir()
+    (downloads / "file.bin.part").write_bytes(CONTENT + b"more")
+    with serving(content_of(CONTENT, promised=promised)) as server:
+        assert fetch("file.bin", [server.url], size=None, md5=MD5).read_bytes() == CONTENT
+    assert server.asked == [None]
+
+
 @pytest.mark.parametrize("origin", ["", "[]", '{"url": 3}', '{"total": 7}'])
 def test_a_part_of_unknown_origin_is_compared(downloads, pauses, origin):
     """Foreign bytes, or a record that a crash cut, end every later try or get into the file."""
@@ -155,6 +165,18 @@ def test_a_network_that_swallows_all_is_asked_once(downloads, monkeypatch, pause
             client.connect_ex(full.getsockname())
         url = f"http://127.0.0.1:{full.getsockname()[1]}/file"
         assert refused(url).splitlines()[1] == f"  {url}: can't be reached (no answer)"
+    assert pauses == []
+
+
+def test_a_proxy_that_refuses_is_named(downloads, monkeypatch, pauses):
+    """The server is blamed for what this network's own proxy says, or HTTPS_PROXY isn't used."""
+    with serving(content_of(CONTENT)) as proxy:  # it knows no CONNECT
+        monkeypatch.setenv("https_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+        line = refused("https://example.invalid/file").splitlines()[1]
+    assert line == (
+        "  https://example.invalid/file: can't be reached through the proxy (501 Unsupported method ('CONNECT'))"
+    )
     assert pauses == []
 
 

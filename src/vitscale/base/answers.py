@@ -61,6 +61,8 @@ def reason_of(error: Exception, again: bool) -> Failed:
                 "the way out is another source or VITSCALE_MIRROR"
             )
     last = " ".join(str(causes[-1]).split()).rsplit(": ", 1)[-1]
+    if isinstance(error, requests.exceptions.ProxyError):
+        return Failed(f"can't be reached through the proxy ({last})", again)
     if isinstance(error, requests.ConnectTimeout):
         return Failed("can't be reached (no answer)", again)
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):

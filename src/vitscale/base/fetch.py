@@ -90,7 +90,6 @@ class _Download:
         self.part = path.with_name(f"{path.name}.part")
         self.origin = path.with_name(f"{path.name}.part.json")
         self.arrived = False  # anything, in this run
-        self.begun_anew: set[str] = set()  # sources whose end didn't fit what was there before
         self.rangeless: set[str] = set()  # sources that send another part than they are asked for
 
     def run(self, urls: Sequence[str]) -> None:
@@ -157,15 +156,13 @@ class _Download:
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 raise reason_of(error, again=self.arrived) from error
         if fault := self.wanted.fault(self.part):
-            self._begin_anew(url, have, f"its file {fault}")
+            self._begin_anew(have, f"its file {fault}")
 
-    def _begin_anew(self, url: str, have: int, fault: str) -> NoReturn:
-        """Take away what is no part of the file; once the fault may lie in what was there before."""
+    def _begin_anew(self, have: int, fault: str) -> NoReturn:
+        """Take away what is no part of the file; where some was there before, the fault may lie in that."""
         self.part.unlink(missing_ok=True)
         self.origin.unlink(missing_ok=True)
-        again = have > 0 and url not in self.begun_anew
-        self.begun_anew.add(url)
-        raise Failed("its end doesn't fit what was here" if again else fault, again)
+        raise Failed("its end doesn't fit what was here" if have else fault, again=have > 0)
 
     def _receive(self, url: str, origin: dict, have: int, patient: bool) -> None:
         """Write what an answer brings into the part."""
@@ -195,7 +192,7 @@ class _Download:
         if status in PASSING:
             raise Failed(f"answers {status} {answer.reason}", True, asked_pause(answer))
         if status == 416:
-            self._begin_anew(url, have, f"answers {status} {answer.reason}")
+            self._begin_anew(have, f"answers {status} {answer.reason}")
         if status == 206 and have:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
             if not found or int(found[1]) != have:
@@ -231,13 +228,12 @@ class _Download:
                 file.write(piece)
                 file.flush()
             at += len(piece)
-            file.seek(at)
             if at == total:
-                return
+                break
             if at == LARGEST:
                 file.truncate(0)
                 raise Failed(f"sends more than {LARGEST} bytes")
-        if total is not None:
+        if total is not None and at < total:
             raise Failed("the connection broke off", again=True)
         file.truncate(at)
 
