@@ -21,7 +21,7 @@ from tiny import ROOT, hub_entry, tiny
 from vitscale.base.digests import digest
 from vitscale.base.errors import UserError
 from vitscale.commands.export import to_theirs
-from vitscale.models.pretrained import TRANSFORMERS_VIT, vit_names
+from vitscale.models.hub_names import TRANSFORMERS_VIT, vit_names
 from vitscale.models.store import build
 from vitscale.training.inference import predict
 

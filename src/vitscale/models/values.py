@@ -75,5 +75,7 @@ def check_values(content: Any, architectures: dict[str, type], others: Iterable[
     if content["architecture"] == "vit":
         for name, whole in (("patch_size", "image_size"), ("heads", "dim")):
             hold(name, content[whole] % content[name] == 0, f"a divisor of the {whole} {content[whole]}")
-        hold("pool", content["pool"] == "class" or not content.get("distilled"), "class, which distilled needs")
+        hold(
+            "pool", content["pool"] == "class" or not content.get("distilled"), "class, which distilled needs"
+        )
         hold("dim", content["positions"] == "learned" or content["dim"] % 4 == 0, "a multiple of 4")

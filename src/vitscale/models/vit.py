@@ -14,9 +14,9 @@ class VitConfig:
 
     `pool` is "class" (a class token, as in the paper) or "mean" (over all patches; Beyer et al. 2022, *Better
     plain ViT baselines*); `positions` is "learned" or "sincos". Stochastic depth grows linearly to its rate
-    at the last block. `layer_norm_eps` and `distilled` stand in no params.yaml, and in a config.json only where
-    weights that others trained want them: another epsilon, or a second token beside the class token (Touvron et
-    al. 2021, DeiT, section 4), whose features are put after those of the first.
+    at the last block. `layer_norm_eps` and `distilled` stand in no params.yaml, and in a config.json only
+    where weights that others trained want them: another epsilon, or a second token beside the class token
+    (Touvron et al. 2021, DeiT, section 4), whose features are put after those of the first.
     """
 
     image_size: int
@@ -144,7 +144,7 @@ class VisionTransformer(nn.Module):
         return torch.cat([self.positions[:, : -(self.grid**2)], patches], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the class token (and the second after it), or the mean of all tokens, after the last block."""
+        """Return the class token, with the second after it, or the mean of all tokens, after the last block."""
         batch, _, height, width = images.shape
         p = self.patch_size
         patches = images.permute(0, 2, 3, 1).reshape(batch, height // p, p, width // p, p, 3).transpose(2, 3)
