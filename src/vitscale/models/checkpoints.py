@@ -51,7 +51,7 @@ def on_meta(tensors: Iterable[tuple[str, Iterable[int], str]]) -> dict[str, Tens
 
 
 def _pickled(path: Path, device: str) -> dict[str, Tensor]:
-    """Return the tensors of a pickle. Raises ValueError where it holds anything else, or is no file of torch's."""
+    """Return the tensors of a pickle. Raises ValueError where it holds anything else."""
     if not zipfile.is_zipfile(
         path
     ):  # of before torch 1.6: what it says of its sizes can't be held against its own
@@ -62,6 +62,8 @@ def _pickled(path: Path, device: str) -> dict[str, Tensor]:
     state = torch.load(path, map_location=device, weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
         raise ValueError(f"has a {path.name} with other things than tensors by name")
+    if sum(each.nbytes for each in state.values()) > path.stat().st_size:  # one value stands for many
+        raise ValueError(f"has a {path.name} whose tensors are larger than the file")
     return {name: each.float() if each.is_floating_point() else each for name, each in state.items()}
 
 

@@ -45,7 +45,7 @@ COMMON_NO_PART = {
     # of text
     "is_encoder_decoder",
     # said twice: names and their number come from id2label, the class from the tensors
-    "label2id", "num_labels", "_num_labels", "architectures", "model_type",
+    "label2id", "num_labels", "_num_labels", "architectures",
     # notes
     "transformers_version", "_name_or_path", "name_or_path", "_commit_hash", "finetuning_task",
 }  # fmt: skip
@@ -70,7 +70,9 @@ NO_PART = {
     },
 }
 HONOURED = {"vit": VIT_HONOURED, "deit": VIT_HONOURED, "resnet": {"id2label": "classes"}}
-KEYS = {kind: HONOURED[kind].keys() | WANTED[kind].keys() | NO_PART[kind] for kind in HONOURED}
+KEYS = {
+    kind: {"model_type"} | HONOURED[kind].keys() | WANTED[kind].keys() | NO_PART[kind] for kind in HONOURED
+}
 VIT_DEFAULTS = {
     "image_size": 224,
     "patch_size": 16,
@@ -110,19 +112,12 @@ PROCESSOR_NO_PART = {
     # notes
     "processor_class", "_processor_class", "_valid_kwargs_names",
 }  # fmt: skip
-PROCESSOR_KEYS = (
-    {
-        "size",
-        "crop_size",
-        "do_center_crop",
-        "default_to_square",
-        "image_processor_type",
-        "feature_extractor_type",
-    }
-    | PROCESSOR_HONOURED.keys()
-    | PROCESSOR_WANTED.keys()
-    | PROCESSOR_NO_PART
-)
+# Which class it is, and what side its steps end in.
+PROCESSOR_SIDE = {
+    "image_processor_type", "feature_extractor_type",
+    "size", "crop_size", "do_center_crop", "default_to_square",
+}  # fmt: skip
+PROCESSOR_KEYS = PROCESSOR_SIDE | PROCESSOR_HONOURED.keys() | PROCESSOR_WANTED.keys() | PROCESSOR_NO_PART
 # Their classes: what each does where its file leaves it out.
 PROCESSORS: dict[str, dict[str, Any]] = {
     "ViTImageProcessor": {"resample": 2, "size": 224},

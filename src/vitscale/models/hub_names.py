@@ -56,7 +56,7 @@ DISTILLED = {
 }
 OPTIONAL = ("backbone.class_token", TOKEN, "head.*", HEAD + "*")  # which there are says config.json
 
-# What transformers calls its tensors today, for what stands in the files. A classifier doesn't read the UNREAD.
+# What transformers calls its tensors today, for what stands in files. No classifier reads the UNREAD.
 TODAY = (
     (r"^(resnet\.|)(?=(embedder|encoder\.stages)\.)", "resnet."),
     (r"^(vit\.|deit\.|)(?=(embeddings|encoder|layers|layernorm|pooler)\.)", "vit."),

@@ -3,9 +3,9 @@
 An entry of params.yaml's `weights` names them by its `source`:
 
     torchvision   `name` one of torchvision's sets of weights, `sha256` of its file or the first digits of it
-    huggingface   `name` a repository of the hub with a ViT, DeiT or ResNet-18 as transformers or timm store
-                  them, `revision` its commit. Digests over its files (`base.digests`): `sha256` is held against a
-                  mirror's copy, which has no commit, and `hub_sha256`, where given, against the hub's
+    huggingface   `name` a repository of the hub with a ViT, DeiT or ResNet-18 as transformers or timm have
+                  them, `revision` its commit. Digests over its files (`base.digests`): `sha256` is held
+                  against a mirror's copy, which has no commit; `hub_sha256`, where given, against the hub's
 
 `VITSCALE_MIRROR` is looked in first: for torchvision's file by its own name, for a folder `<name>/` with what
 the hub has.
@@ -29,6 +29,7 @@ from vitscale.models.hub_names import TIMM_VIT, TRANSFORMERS_VIT, resnet_state, 
 from vitscale.models.store import ModelConfig, check_tensors
 
 CONFIG, PROCESSOR = HUB_FILES = ("config.json", "preprocessor_config.json")  # timm has the first alone
+MOST_CLASSES = 1_000_000  # a file on the hub may say anything
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # in our order
 
 # What a source gives: our config.json, our state.
@@ -59,6 +60,8 @@ def convert(config: dict[str, Any], processor: dict[str, Any] | None, state: dic
         raise ValueError(
             f"has tensors of shapes that no model of ours has ({error}); take other weights"
         ) from error
+    if count > MOST_CLASSES:
+        raise ValueError(f"has a head of {count} classes, more than the {MOST_CLASSES} that we take")
     if not count and "Classification" in str(config.get("architectures")):
         raise ValueError(
             "has no classifier, though its config.json says so in architectures; take other weights"

@@ -144,7 +144,7 @@ class VisionTransformer(nn.Module):
         return torch.cat([self.positions[:, : -(self.grid**2)], patches], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the class token, with the second after it, or the mean of all tokens, after the last block."""
+        """Return the class token, the second after it, or the mean of all tokens, after the last block."""
         batch, _, height, width = images.shape
         p = self.patch_size
         patches = images.permute(0, 2, 3, 1).reshape(batch, height // p, p, width // p, p, 3).transpose(2, 3)
