@@ -105,11 +105,21 @@ def read(folder: Path) -> Model:
     Shapes are held against config.json before the values are read. Raises ValueError where our models can't
     express it, and what reading a damaged file raises.
     """
-    config = checkpoints.read_json(folder / CONFIG)
-    processor = checkpoints.read_json(folder / PROCESSOR) if (folder / PROCESSOR).exists() else None
-    path = weights_in(folder)
-    checked(*convert(config, processor, checkpoints.shapes(path)))
-    return convert(config, processor, checkpoints.values(path))
+    checked(*shapes_of(folder))
+    return convert(*_small_files(folder), checkpoints.values(weights_in(folder)))
+
+
+def shapes_of(folder: Path) -> Model:
+    """Return what `read` does, with tensors on the meta device, and raise the same."""
+    return convert(*_small_files(folder), checkpoints.shapes(weights_in(folder)))
+
+
+def _small_files(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return a repository's config and, where it has one, its images' processor."""
+    has_processor = (folder / PROCESSOR).exists()
+    return checkpoints.read_json(folder / CONFIG), (
+        checkpoints.read_json(folder / PROCESSOR) if has_processor else None
+    )
 
 
 def weights_in(folder: Path) -> Path:
@@ -200,6 +210,19 @@ def _hub_files(folder: Path, key: str, entry: Weights) -> str:
     return found
 
 
+def hub_reason(name: str, revision: str | None, error: Exception) -> str:
+    """Return why a repository can't be had, in words, for what the hub's client or a damaged file raised."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return f"it is gated: accept its terms on https://huggingface.co/{name}, then `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the hub has no such repository, or a private one, which needs `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return f"it has no revision {revision}"
+    return " ".join(str(error).split()).split(". ")[0]
+
+
 def from_hugging_face(key: str, entry: Weights) -> Found:
     """Return config, state and digest of a start from a repository of the hub; no code of it is run."""
     from huggingface_hub.utils import logging as hub_logging
@@ -215,7 +238,7 @@ def from_hugging_face(key: str, entry: Weights) -> Found:
         except ValueError as error:
             raise UserError(f"{key}: {entry.name} {' '.join(str(error).split())}") from error
         except Exception as error:  # whatever the hub's client, its HTTP library, safetensors or pickle raise
-            reason = " ".join(str(error).split()).split(". ")[0]
+            reason = hub_reason(entry.name, entry.revision, error)
             raise UserError(
                 f"{key}: {entry.name} can't be loaded ({reason}); try again, or set VITSCALE_MIRROR to a "
                 f"folder that has {entry.name}/ with {', '.join(HUB_FILES)} and {WEIGHT_FILES[0]}"
