@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, ViTConfig, ViTModel
 
 from hub import COMMIT, serving
@@ -16,16 +18,41 @@ from tiny import ROOT, hub_entry, tiny
 from vitscale.base.config import parse_yaml
 from vitscale.base.digests import digest
 from vitscale.base.files import write_json
+from vitscale.commands.main import main
 
 WIDE = VIT | {"hidden_size": 128}  # so that the file is larger than what is asked for to read its header
 NAME = "google/vit-in21k"
 
 
+BAD = ("some/gated", "some/empty", "some/sharded", "some/swin", "some/lies", "some/broad", "some/large")
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory):
+    """A good repository, and one for each way in which another is bad."""
+    folder = tmp_path_factory.mktemp("repositories")
+    publish(folder, NAME, ViTModel(ViTConfig(**WIDE)), VIT_PROCESSOR)
+    publish(folder, BAD[0], ViTModel(ViTConfig(**VIT)), VIT_PROCESSOR)
+    for name in BAD[1:]:
+        shutil.copytree(folder / BAD[0], folder / name)
+    (folder / "some/empty/config.json").unlink()
+    (folder / "some/sharded/model.safetensors").rename(folder / "some/sharded/model-1-of-2.safetensors")
+    change_json(folder / "some/swin/config.json", model_type="swin")
+    (folder / "some/lies/model.safetensors").write_bytes(struct.pack("<Q", 10**12))
+    header = json.dumps(
+        {"classifier.weight": {"dtype": "F32", "shape": [10**30, 16], "data_offsets": [0, 4]}}
+    )
+    (folder / "some/broad/model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    (folder / "some/large/config.json").write_bytes(b" " * (2**24 + 1))
+    return folder
+
+
 @pytest.fixture
-def hub(tmp_path):
+def hub(repositories, tmp_path):
+    shutil.copytree(repositories, tmp_path / "repositories")
     with serving(tmp_path / "repositories") as hub:
-        publish(hub.folder, NAME, ViTModel(ViTConfig(**WIDE)), VIT_PROCESSOR)
         hub.cards[NAME] = {"license": "apache-2.0", "datasets": ["imagenet-21k"]}
+        hub.gated.add("some/gated")
         yield hub
 
 
@@ -63,7 +90,7 @@ def test_of_the_hub_no_weights_are_fetched(hub, tmp_path):
             "license": "apache-2.0",
         },
     )
-    assert "fits: ViT, 0.1M parameters, 32 px, no head" in result.stdout
+    assert "fits: ViT, 0.2M parameters, 32 px, no head" in result.stdout
     size = (hub.folder / NAME / "model.safetensors").stat().st_size
     assert 0 < hub.bytes_of("model.safetensors") <= 100_001 < size
 
@@ -71,7 +98,10 @@ def test_of_the_hub_no_weights_are_fetched(hub, tmp_path):
 def test_a_pasted_entry_works_at_once(hub, tmp_path):
     """The entry has to be mended before the stage runs, or the stage finds another model than was told."""
     name, entry = entry_in(inspected(tmp_path, f"{NAME}@{COMMIT}", hub.url))
-    folder = tiny(tmp_path / "repo", weights={name: entry})
+    folder, size = (
+        tiny(tmp_path / "repo", weights={name: entry}),
+        (hub.folder / NAME / "config.json").stat().st_size,
+    )
     kept = {key: value for key, value in os.environ.items() if key != "VITSCALE_MIRROR"}
     result = subprocess.run(
         ["python", "stages/weights.py", name],
@@ -83,6 +113,10 @@ def test_a_pasted_entry_works_at_once(hub, tmp_path):
     assert result.returncode == 0, result.stderr
     start = json.loads((folder / f"models/start/{name}/config.json").read_text())
     assert (start["dim"], start["classes"]) == (128, [])
+    assert (hub.bytes_of("pytorch_model.bin"), hub.bytes_of("config.json")) == (
+        0,
+        size,
+    )  # once, then from the cache
     found = json.loads((folder / f"models/start/{name}/origin.json").read_text())
     assert found == {"sha256": digest(hub.folder / NAME)}
 
@@ -106,34 +140,17 @@ def test_a_pasted_entry_works_at_once(hub, tmp_path):
         ("ViT_B_16_Weights.DEFAULT", "none of torchvision's weights that our models can express: ResNet18_W"),
     ],
 )
-def test_what_doesnt_fit_or_cant_be_had_is_one_line(hub, tmp_path, name, words):
+def test_what_doesnt_fit_or_cant_be_had_is_one_line(hub, tmp_path, monkeypatch, capsys, name, words):
     """A name that leads to no model of ours ends in a traceback, or the line doesn't say why."""
-    for each in (
-        "some/gated",
-        "some/empty",
-        "some/sharded",
-        "some/swin",
-        "some/lies",
-        "some/broad",
-        "some/large",
-    ):
-        publish(hub.folder, each, ViTModel(ViTConfig(**VIT)), VIT_PROCESSOR)
-    hub.gated.add("some/gated")
-    (hub.folder / "some/empty/config.json").unlink()
-    (hub.folder / "some/sharded/model.safetensors").rename(
-        hub.folder / "some/sharded/model-1-of-2.safetensors"
-    )
-    change_json(hub.folder / "some/swin/config.json", model_type="swin")
-    (hub.folder / "some/lies/model.safetensors").write_bytes(struct.pack("<Q", 10**12))
-    header = json.dumps(
-        {"classifier.weight": {"dtype": "F32", "shape": [10**30, 16], "data_offsets": [0, 4]}}
-    )
-    lie = struct.pack("<Q", len(header)) + header.encode()
-    (hub.folder / "some/broad/model.safetensors").write_bytes(lie)
-    (hub.folder / "some/large/config.json").write_bytes(b" " * (2**24 + 1))
-    result = inspected(tmp_path, name, hub.url)
-    lines = result.stderr.strip().splitlines()
-    assert result.returncode == 1 and not result.stdout and len(lines) == 1, result.stderr
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("VITSCALE_MIRROR", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect-weights", name])
+    lines = str(ended.value.code).splitlines()
+    assert len(lines) == 1 and not capsys.readouterr().out
     assert re.search(f"^error: {re.escape(name.split('@')[0])} .*({words})", lines[0]), lines[0]
     assert hub.bytes_of("config.json") < 2**24
 

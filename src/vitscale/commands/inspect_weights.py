@@ -154,10 +154,11 @@ def inspect(wanted: str) -> str:
     except ValueError as error:
         raise UserError(f"{name} {' '.join(str(error).split())}") from error
     except Exception as error:  # whatever the hub's client, its HTTP library, safetensors or pickle raise
-        raise UserError(
-            f"{name} can't be looked at: {pretrained.hub_reason(name, revision, error)}"
-        ) from error
-    key = re.sub(r"[^A-Za-z0-9_-]+", "-", name.rsplit("/", 1)[-1])
+        reason = pretrained.hub_reason(name, revision, error)
+        way_out = f"try again, or set VITSCALE_MIRROR to a folder that has {name}/"
+        raise UserError(f"{name} can't be looked at ({reason}); {way_out}") from error
+    last = name.rsplit("/", 1)[-1] if "/" in name else name.replace("_Weights", "").lower()
+    key = re.sub(r"[^A-Za-z0-9_-]+", "-", last)
     lines = [f"{name} fits: {described(config)}", *remarks]
     return "\n".join([*(f"  # {line}" for line in lines), as_yaml(key, entry)])
 

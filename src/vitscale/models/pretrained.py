@@ -186,22 +186,36 @@ def gather(source: Path, folder: Path) -> str:
     return digest(folder)
 
 
+def _cached(entry: Weights) -> Path:
+    """Fetch a repository's files into the hub's own cache; return their folder there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def download(file: str) -> Path:
+        return Path(hf_hub_download(entry.name, file, revision=entry.revision))
+
+    print(f"fetching {entry.name} at {entry.revision} from the hub", flush=True)
+    config = download(CONFIG)
+    if not timm_config.is_timm(checkpoints.read_json(config)):
+        download(PROCESSOR)
+    safe, pickled = WEIGHT_FILES
+    try:
+        download(safe)
+    except EntryNotFoundError as error:
+        try:
+            download(pickled)
+        except EntryNotFoundError:
+            raise error from None
+    return config.parent
+
+
 def _hub_files(folder: Path, key: str, entry: Weights) -> str:
     """Put a repository's files, and nothing else of it, into a folder; return their digest.
 
     From the mirror, pinned by `sha256`, or from the hub, pinned by `revision` and, where given, `hub_sha256`.
     """
-    from huggingface_hub import snapshot_download
-
-    copy = source = mirrored(entry.name)
-    if source is None:
-        print(f"fetching {entry.name} at {entry.revision} from the hub", flush=True)
-        for name in WEIGHT_FILES:  # the second only where there is no first
-            wanted = [*HUB_FILES, name]
-            source = Path(snapshot_download(entry.name, revision=entry.revision, allow_patterns=wanted))
-            if (source / name).exists():
-                break
-    assert source is not None
+    copy = mirrored(entry.name)
+    source = copy or _cached(entry)
     found = gather(source, folder)
     if copy is not None:
         _check(found, entry.sha256, f"{key}.sha256", str(copy))
@@ -212,7 +226,12 @@ def _hub_files(folder: Path, key: str, entry: Weights) -> str:
 
 def hub_reason(name: str, revision: str | None, error: Exception) -> str:
     """Return why a repository can't be had, in words, for what the hub's client or a damaged file raised."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     if isinstance(error, GatedRepoError):
         return f"it is gated: accept its terms on https://huggingface.co/{name}, then `hf auth login`"
@@ -220,6 +239,8 @@ def hub_reason(name: str, revision: str | None, error: Exception) -> str:
         return "the hub has no such repository, or a private one, which needs `hf auth login`"
     if isinstance(error, RevisionNotFoundError):
         return f"it has no revision {revision}"
+    if isinstance(error, RemoteEntryNotFoundError):
+        return f"it has no {str(error.response.url).rsplit('/', 1)[-1]}"
     return " ".join(str(error).split()).split(". ")[0]
 
 
