@@ -158,4 +158,5 @@ class VisionTransformer(nn.Module):
         tokens = self.blocks(tokens)
         if self.class_token is None:
             return self.norm(tokens).mean(1)
-        return self.norm(tokens[:, : self.class_token.shape[1]]).flatten(1)
+        prefix = self.class_token.shape[1]
+        return self.norm(tokens[:, 0] if prefix == 1 else tokens[:, :prefix]).flatten(1)
