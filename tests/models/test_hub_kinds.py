@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoImageProcessor,
     DeiTConfig,
@@ -24,6 +25,7 @@ from published import (
     DEIT_PROCESSOR,
     LABELS,
     RESNET_PROCESSOR,
+    SIDE,
     VIT,
     VIT_KEYS,
     VIT_PROCESSOR,
@@ -187,8 +189,6 @@ def test_what_no_model_of_ours_has_is_named(mirror, name, feature):
     theirs = ViTForImageClassification(ViTConfig(**VIT, **LABELS))
     entry = publish(mirror, "some/vit", theirs, VIT_PROCESSOR)
     path = mirror / "some/vit/model.safetensors"
-    from safetensors.torch import load_file, save_file
-
     save_file(load_file(path) | {name: torch.ones(16)}, path)
     with pytest.raises(UserError, match=f"^weights.start: some/vit has .*{re.escape(feature)}"):
         started(mirror, entry)
@@ -203,6 +203,47 @@ def test_a_classifier_without_its_head_is_refused(mirror):
     publish(mirror, "some/vit", backbone, VIT_PROCESSOR)
     (mirror / "some/vit/config.json").write_text(config)
     with pytest.raises(UserError, match="has no classifier"):
+        started(mirror, entry)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {
+            "image_processor_type": "DeiTImageProcessor",
+            "crop_size": {"height": SIDE, "width": SIDE},
+            "do_rescale": True,
+        },
+        {
+            "image_processor_type": "DeiTImageProcessorFast",
+            "do_center_crop": False,
+            "size": {"height": SIDE, "width": SIDE},
+        },
+        {"image_processor_type": "ViTFeatureExtractor", "do_center_crop": False, "size": SIDE},
+        {
+            "image_processor_type": "ConvNextImageProcessor",
+            "do_center_crop": None,
+            "size": {"shortest_edge": SIDE},
+        },
+    ],
+    ids=["dictionaries", "no crop", "ViT's", "ConvNeXt's"],
+)
+def test_steps_in_the_words_of_other_years(mirror, steps):
+    """A published file of another age or class, whose images end at the model's size, is refused."""
+    entry = publish(mirror, DISTILLED, DeiTModel(DeiTConfig(**VIT)), DEIT_PROCESSOR | steps)
+    assert started(mirror, entry).config.preprocessing.image_size == SIDE
+
+
+@pytest.mark.parametrize(
+    "size",
+    [None, "32", 32.0, [32, 32], {"height": 32}, {"height": [1], "width": [1]}, {"shortest_edge": 32}],
+    ids=str,
+)
+def test_sizes_that_are_none(mirror, size):
+    """A size that isn't one is taken, or ends in a traceback."""
+    processor = VIT_PROCESSOR | {"size": size}
+    entry = publish(mirror, "some/vit", ViTModel(ViTConfig(**VIT)), processor)
+    with pytest.raises(UserError, match="^weights.start: some/vit has size "):
         started(mirror, entry)
 
 

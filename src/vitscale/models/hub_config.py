@@ -217,8 +217,9 @@ def _square(size: Any, key: str | None) -> Any:
 
     `key` is another word for the side.
     """
-    if isinstance(size, dict) and len(set(size.values())) == 1 and set(size) in ({"height", "width"}, {key}):
-        return next(iter(size.values()))
+    if isinstance(size, dict) and set(size) in ({"height", "width"}, {key}):
+        first, *others = size.values()
+        return first if others in ([], [first]) else size
     return size
 
 
