@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 
 import numpy as np
 import pytest
@@ -15,18 +14,7 @@ from vitscale.data.sources import SPLITS
 BROKEN = "{}: {} can't be decoded as an image \\(.+\\); replace it or take it out"
 
 
-@pytest.fixture(autouse=True)
-def soon():
-    """What waits for ever at a FIFO or in a circle ends in an error."""
-
-    def ring(*_):
-        raise AssertionError("it hangs")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("soon")
 
 
 def left_out(text: str) -> list[str]:
