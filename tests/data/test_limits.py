@@ -10,11 +10,11 @@ import zlib
 from pathlib import Path
 
 import pytest
-from vitscale.data.decode import square
 
 from archives import documented, make_set, members_of
 from layouts import dot, imported, write_form
 from vitscale.base.errors import UserError
+from vitscale.data.decode import square
 from vitscale.data.sources import SPLITS
 
 pytestmark = pytest.mark.usefixtures("soon")
