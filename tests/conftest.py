@@ -58,9 +58,10 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session", autouse=True)
 def environment(tmp_path_factory):
-    """Checkpoints of the tests' own, no mirror but a test's, and threads that sleep while they wait."""
+    """Checkpoints and downloads of the tests' own, no mirror but a test's, and threads that sleep while they wait."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path_factory.mktemp("checkpoints")))
+        patch.setenv("VITSCALE_DOWNLOADS", str(tmp_path_factory.mktemp("downloads")))
         patch.setenv("OMP_WAIT_POLICY", "PASSIVE")
         patch.setenv("DVC_NO_ANALYTICS", "1")
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

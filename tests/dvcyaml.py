@@ -16,10 +16,18 @@ def leaves(content, prefix=""):
             yield f"{prefix}{name}", value
 
 
-# What can't change an output: errors and progress only show, the schema only rejects, and an __init__ has nothing but a docstring.
+# What can't change an output: errors and progress only show, the schema only rejects, what is fetched is held against its
+# pin, and an __init__ has nothing but a docstring.
 HARMLESS = {
     f"src/vitscale/{name}.py"
-    for name in ("base/errors", "base/progress", "pipeline/schema", "pipeline/consistency")
+    for name in (
+        "base/errors",
+        "base/progress",
+        "base/answers",
+        "base/fetch",
+        "pipeline/schema",
+        "pipeline/consistency",
+    )
 }
 
 

@@ -30,6 +30,7 @@ ROWS = {
     "vit-sincos": VIT | {"positions": "sincos", "image_size": 48},
     "resnet18": RESNET,
     "vit-mean": VIT | {"pool": "mean"},
+    "vit-distilled": VIT | {"distilled": True},
     "resnet18-cifar": RESNET | {"stem": "cifar"},
 }
 SCORES = {"accuracy": 0.8133, "ci95_low": 0.8055, "ci95_high": 0.8208, "loss": 0.6, "ece": 0.0321, "macs": 1}

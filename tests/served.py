@@ -19,7 +19,8 @@ def fetch(key: str, entry: dict) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
 def served_by_torchvision(mirror: Path, name: str) -> tuple[dict, torch.nn.Module]:
     """Save a random model under the name and in the format of torchvision's own file; return its entry and the model."""
     torch.manual_seed(0)
-    model = get_model(name.split("_Weights")[0])
+    size = {"image_size": get_weight(name).meta["min_size"][0]} if name.startswith("ViT") else {}
+    model = get_model(name.split("_Weights")[0], **size)
     with torch.no_grad():
         for key, value in model.state_dict().items():  # none hides behind a 0 or a 1
             if value.is_floating_point():

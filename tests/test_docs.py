@@ -157,7 +157,7 @@ def test_commands_that_the_pages_name_exist():
     named = set()
     for page in PAGES:
         for name in re.findall(
-            r"(?:^ *|`|&& |\$ |-m )vitscale +([a-z_]+)", page.read_text(encoding="utf-8"), re.MULTILINE
+            r"(?:^ *|`|&& |\$ |-m )vitscale +([a-z_-]+)", page.read_text(encoding="utf-8"), re.MULTILINE
         ):
             named.add((name, page.name))
     assert {name for name, _ in named} == set(COMMANDS), named

@@ -63,6 +63,7 @@ def attempts(monkeypatch, tmp_path):
     monkeypatch.setattr(socket.socket, "connect", guarded_connect)
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VITSCALE_DOWNLOADS", str(tmp_path / "downloads"))
     (tmp_path / "temp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temp"))
     yield hosts

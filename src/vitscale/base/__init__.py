@@ -1,1 +1,1 @@
-"""What everything may use: errors, YAML, files, digests, progress, the entries of params.yaml."""
+"""What everything may use: errors, YAML, files, digests, downloads, progress, the entries of params.yaml."""

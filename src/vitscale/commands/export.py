@@ -1,14 +1,13 @@
 """Export a finished row as files that others use without this repository.
 
 DEST, a new folder, gets `model.onnx`; `README.md`, the model card; and, where transformers has the
-architecture (a ViT with a class token, ResNet-18 with the ImageNet stem), what
+architecture (a ViT with one class token, ResNet-18 with the ImageNet stem), what
 `pipeline("image-classification", model=DEST)` loads: `config.json`, `model.safetensors`,
 `preprocessor_config.json`. Each is held against our own class probabilities before DEST appears.
 """
 
 import argparse
 import logging
-import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -25,7 +24,7 @@ from vitscale.base.files import write_bytes
 from vitscale.commands.card import card
 from vitscale.commands.main import add_pipeline
 from vitscale.commands.predict import load_row
-from vitscale.models.pretrained import TRANSFORMERS_VIT, vit_names
+from vitscale.models.hub_names import TRANSFORMERS_VIT, resnet_name, vit_names
 from vitscale.models.store import Classifier, count_parameters, trained_models
 from vitscale.models.vit import VisionTransformer, VitConfig
 from vitscale.pipeline.consistency import check
@@ -37,7 +36,7 @@ TOLERANCE = 1e-4  # of a class probability, in float32
 
 
 def to_theirs(ours: dict[str, Tensor], names: dict[str, list[str]], patch_size: int) -> dict[str, Tensor]:
-    """Return our ViT's state under transformers' names: what `pretrained.to_ours` takes."""
+    """Return our ViT's state under transformers' names: what `hub_names.vit_state` takes."""
     kernel = "backbone.patch_embedding.weight"
     ours = ours | {kernel: ours[kernel].unflatten(1, (patch_size, patch_size, 3)).permute(0, 3, 1, 2)}
     return {
@@ -45,26 +44,6 @@ def to_theirs(ours: dict[str, Tensor], names: dict[str, list[str]], patch_size: 
         for name, parts in names.items()
         for each, part in zip(parts, ours[name].chunk(len(parts)), strict=True)
     }
-
-
-def resnet_name(name: str) -> str:
-    """Return transformers' name for a tensor of our ResNet-18."""
-    name = name.replace("head.", "classifier.1.")
-    name = re.sub(r"backbone\.conv1\.", "resnet.embedder.embedder.convolution.", name)
-    name = re.sub(r"backbone\.bn1\.", "resnet.embedder.embedder.normalization.", name)
-    name = re.sub(
-        r"backbone\.layer(\d)\.(\d)\.",
-        lambda m: f"resnet.encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.",
-        name,
-    )
-    name = re.sub(
-        r"\.(conv|bn)(\d)\.",
-        lambda m: f".layer.{int(m[2]) - 1}.{'convolution' if m[1] == 'conv' else 'normalization'}.",
-        name,
-    )
-    return name.replace("downsample.0", "shortcut.convolution").replace(
-        "downsample.1", "shortcut.normalization"
-    )
 
 
 def transformers_model(model: Classifier) -> Any:
@@ -77,7 +56,7 @@ def transformers_model(model: Classifier) -> Any:
         "label2id": {name: i for i, name in enumerate(classes)},
     }
     if isinstance(architecture, VitConfig):
-        if architecture.pool != "class":
+        if architecture.prefix != 1:
             return None
         state["backbone.positions"] = cast(
             VisionTransformer, model.backbone
@@ -233,7 +212,7 @@ def main(arguments: argparse.Namespace) -> None:
         + (
             ", and a folder that transformers loads"
             if in_transformers
-            else "; transformers has no such architecture (it has ViTs with a class token and ResNet-18 with "
-            "the ImageNet stem)"
+            else "; transformers has no such architecture (it has ViTs with one class token and ResNet-18 "
+            "with the ImageNet stem)"
         )
     )

@@ -14,6 +14,7 @@ COMMANDS = {
     "report": "say what a change did to the accuracies, as a page for a pull request",
     "plots": "let the page of `dvc plots` work without a network",
     "prune": "take away what entries that params.yaml no longer has left behind",
+    "inspect-weights": "say whether weights that others trained fit, and print their entry",
     "runs": "share every run with colleagues through the DVC remote, of values changed since too",
 }
 
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, line in COMMANDS.items():
         command = commands.add_parser(name, help=line, formatter_class=argparse.RawDescriptionHelpFormatter)
         if given[:1] == [name]:  # the others aren't imported: torch takes seconds
-            module = importlib.import_module(f"vitscale.commands.{name}")
+            module = importlib.import_module(f"vitscale.commands.{name.replace('-', '_')}")
             command.description = module.__doc__
             module.add_arguments(command)
             command.set_defaults(main=module.main)

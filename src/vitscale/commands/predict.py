@@ -18,7 +18,7 @@ import numpy as np
 from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
 from vitscale.commands.main import add_pipeline
-from vitscale.data.decode import HEAD, is_image, square
+from vitscale.data.decode import HEAD, MAX_BYTES, is_image, square
 from vitscale.data.sources import Download
 from vitscale.models.preprocessing import Preprocessing
 from vitscale.models.store import Classifier, load_model, trained_models
@@ -34,7 +34,8 @@ def read_image(path: Path, side: int) -> np.ndarray:
     Raises UserError where it can't be read.
     """
     try:
-        return square(path.read_bytes(), side)
+        with open(path, "rb") as file:
+            return square(file.read(MAX_BYTES + 1), side)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read as an image ({error})") from error
 

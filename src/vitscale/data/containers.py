@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, shown
 from vitscale.data.decode import HEAD, MAX_BYTES, has_image_ending
 
 ENDINGS = ("", ".zip", ".tar", ".tar.gz", ".tgz")  # in the order in which a mirror is asked
@@ -61,7 +61,7 @@ class Container:
 
     def fault(self, what: str, way_out: str) -> UserError:
         """Return the error that says what is wrong with it."""
-        return UserError(f"{self.where}{what}; {way_out}")
+        return UserError(shown(f"{self.where}{what}; {way_out}"))
 
     def check(self, name: str, size: int) -> None:
         """Refuse an image file that says it is too large."""
@@ -140,11 +140,6 @@ class Zip(Container):
             self.archive = zipfile.ZipFile(where)
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise self.fault(f" is no whole zip archive ({error})", "copy it again") from error
-        total = sum(info.file_size for info in self.archive.infolist())
-        if total > ALWAYS + GROWTH * where.stat().st_size:
-            raise self.fault(
-                f" says that it unpacks to {total} bytes, {GROWTH} times its size", "don't use it"
-            )
 
     def _content(self, info: zipfile.ZipInfo, name: str, count: int | None) -> bytes:
         try:
@@ -155,7 +150,7 @@ class Zip(Container):
 
     def members(self) -> Iterator[Member]:
         """Yield the members in the archive's order."""
-        seen = set()
+        seen, total = set(), 0
         for info in self.archive.infolist():
             name = self.member_name(_zip_name(info))
             if info.is_dir():
@@ -167,6 +162,11 @@ class Zip(Container):
                 raise self.fault(f" holds {name} twice", "pack it again")
             seen.add(name)
             self.check(name, info.file_size)
+            total += info.file_size
+            if total > ALWAYS + GROWTH * self.where.stat().st_size:
+                raise self.fault(
+                    f" says that it unpacks to more than {GROWTH} times its size", "don't use it"
+                )
             head = b"" if has_image_ending(name) else self._content(info, name, HEAD)
             yield Member(name, info.file_size, f"{info.file_size} {info.CRC}", head, info)
 
@@ -227,6 +227,8 @@ class Tar(Container):
                         archive.members = []  # type: ignore[attr-defined]  # else all are kept, a kilobyte each
                         name = info.name
                         yield info, first
+                    while packed and content.read(1 << 20):  # gzip's own check stands at the end
+                        pass
             except (*DAMAGE, tarfile.TarError) as error:
                 raise self.damaged(f"what follows {name}" if name else "it", error) from error
 

@@ -91,10 +91,10 @@ def square(content: bytes, side: int, resize: bool = True) -> np.ndarray:
     except Exception as error:  # Pillow's decoders raise whatever their library raises
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     if image.size == (side, side):
-        return np.asarray(image)
+        return np.array(image)
     if not resize:
         raise ValueError(f"it has {image.width}x{image.height} pixels, not {side}x{side}")
     whole = min(image.size)
     left, top = (image.width - whole) // 2, (image.height - whole) // 2
     method = Image.Resampling.HAMMING if whole > side else Image.Resampling.BICUBIC
-    return np.asarray(image.resize((side, side), method, (left, top, left + whole, top + whole)))
+    return np.array(image.resize((side, side), method, (left, top, left + whole, top + whole)))

@@ -25,7 +25,7 @@ from PIL import Image
 
 from vitscale.base.cpus import cores, threads
 from vitscale.base.digests import digest
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, shown
 from vitscale.base.progress import progress, say
 from vitscale.data import decode
 from vitscale.data.arrays import SplitWriter, load_split
@@ -111,6 +111,7 @@ class Decoded:
             folder.mkdir(parents=True)
             self.pixels.touch()
             lines = [rules]
+        del lines[1 + self.pixels.stat().st_size // self.size :]  # after a power cut
         self.names.write_text("\n".join([*lines, ""]), encoding="utf-8")
         self.count = len(lines) - 1
         self.places = {line: place for place, line in enumerate(lines[1:]) if line}
@@ -156,9 +157,9 @@ class Decoded:
             self._chunks(container, missing), threads() or cores() if len(missing) >= FEW else 1
         )
         faults = [
-            f"{container.where}: {json.loads(line)[0]} can't be decoded as an image ({fault}); replace it or "
-            "take it out"
-            for line, fault in progress(self._note(chunks), len(missing), name)
+            f"{shown(f'{container.where}: {json.loads(line)[0]}')} can't be decoded as an image ({fault}); "
+            "replace it or take it out"
+            for line, fault in progress(self._note(chunks), len(missing), name, unit="images")
             if fault
         ]
         if faults:

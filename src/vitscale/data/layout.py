@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, shown
 from vitscale.data.containers import Member, nfc
 from vitscale.data.decode import has_image_ending, is_hidden, is_image
 
@@ -75,8 +75,10 @@ class Place:
                 found[nfc(parts[0])]
             elif not member.is_folder and has_image_ending(member.name):
                 raise UserError(
-                    f"{where}: the class folder {self.name}/{parts[0]} is hidden and has {member.name}; "
-                    "rename it or take it out"
+                    shown(
+                        f"{where}: the class folder {self.name}/{parts[0]} is hidden and has {member.name}; "
+                        "rename it or take it out"
+                    )
                 )
         for parts, member in self.images:
             if len(parts) > 1:
@@ -84,7 +86,10 @@ class Place:
         for label, images in found.items():
             if not images:
                 raise UserError(
-                    f"{where}: the class folder {self.name}/{label} holds no image; fill it or take it out"
+                    shown(
+                        f"{where}: the class folder {self.name}/{label} holds no image; fill it or take it "
+                        "out"
+                    )
                 )
         return dict(found)
 
@@ -100,14 +105,16 @@ def _labels(content: bytes, where: str) -> dict[str, str]:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{where} is no text in UTF-8 ({error})") from error
-    found = {}
-    for line in filter(None, lines):
+    found: dict[str, str] = {}
+    for line in filter(str.strip, lines):
         mark = next((mark for mark in "\t," if mark in line), None)
-        fields = next(csv.reader([line], delimiter=mark)) if mark else line.rsplit(maxsplit=1)
+        fields = next(csv.reader([line], delimiter=mark)) if mark else line.split()
         if len(fields) < 2:
-            raise UserError(f"{where}: {line!r} is no line of a file and its class")
-        name = nfc(PurePosixPath(fields[0].strip()).name)
-        found[name] = found[PurePosixPath(name).stem] = nfc(fields[1].strip())
+            raise UserError(shown(f"{where}: {line!r} is no line of a file and its class"))
+        name, label = PurePosixPath(nfc(fields[0].strip())), nfc(fields[1].strip())
+        if found.setdefault(name.name, label) != label:
+            raise UserError(shown(f"{where} gives {name.name} two classes, {found[name.name]} and {label}"))
+        found.setdefault(name.stem, label)
     return found
 
 
@@ -128,71 +135,84 @@ def _labelled(place: Place, known: set[str], labels: dict[str, str], where: str)
         found[label if label in known else label.split()[0]].append(member)
     if found and missing:
         raise UserError(
-            f"{where} names no class for {len(missing)} images, {missing[0]} among them; add them"
+            shown(f"{where} names no class for {len(missing)} images, {missing[0]} among them; add them")
         )
     return dict(found)
-
-
-def _left_out(members: list[Member], used: set[str], top: tuple[str, ...], places: list[str]) -> list[str]:
-    """Return lines that count and name the files that aren't used."""
-    left = [each for each in members if not each.is_folder and each.name not in used]
-    other = [PurePosixPath(each.name) for each in left if not _taken(each)]
-    kinds = Counter(
-        f"*{name.suffix}" if name.suffix and not is_hidden(name.name) else name.name for name in other
-    )
-    lines = []
-    if other:
-        shown = ", ".join(kind for kind, _ in kinds.most_common(SHOWN)) + (
-            ", …" if len(kinds) > SHOWN else ""
-        )
-        lines.append(f"left out {_counted(len(other), 'file')} that are no images: {shown}")
-    beside = Counter("/".join(each.parts[: len(top) + 1]) for each in left if _taken(each))
-    for place, count in sorted(beside.items()):
-        lines.append(
-            f"left out {_counted(count, 'image')} in {place}: in no class folder of {' or '.join(places)}"
-        )
-    return lines
 
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
 
 
+def _kinds(members: list[Member]) -> str:
+    names = [PurePosixPath(each.name) for each in members]
+    kinds = Counter(f"*{name.suffix}" if name.suffix and name.stem[0] != "." else name.name for name in names)
+    return ", ".join(kind for kind, _ in kinds.most_common(SHOWN)) + ", …" * (len(kinds) > SHOWN)
+
+
+def _left_out(members: list[Member], used: set[str], top: tuple[str, ...], places: list[str]) -> list[str]:
+    """Return lines that count and name the files that aren't used."""
+    left = [each for each in members if not each.is_folder and each.name not in used]
+    inside: list[Member] = []
+    beside: list[Member] = []
+    images: Counter[str] = Counter()
+    for each in left:
+        place = each.parts[: len(top) + 1]
+        if _taken(each):
+            images["/".join(place)] += 1
+        else:
+            (inside if place[:-1] == top and place[-1] in places else beside).append(each)
+    lines = []
+    if inside:
+        lines.append(f"left out {_counted(len(inside), 'file')} that are no images: {_kinds(inside)}")
+    for folder, count in sorted(images.items()):
+        lines.append(
+            f"left out {_counted(count, 'image')} in {folder}: in no class folder of {'/ or '.join(places)}/"
+        )
+    if beside:
+        lines.append(f"left out {_counted(len(beside), 'other file')} beside {places[0]}/: {_kinds(beside)}")
+    return [shown(line) for line in lines]
+
+
 def arrange(where: object, members: list[Member], labels: str | None, read: Read) -> Layout:
     """Return the layout of a data set's files.
 
-    `labels` is the path, below the folder of train/, of a file with the classes of held-out images that lie
-    in no class folders; `read` returns a file's content. Raises UserError where there is no layout.
+    `labels` is the path, below the top or the folder of train/, of a file with the classes of held-out images
+    that lie in no class folders; `read` returns a file's content. Raises UserError where there is no layout.
     """
     top = _top(where, filter(_taken, members))
     by_name = {each.name: each for each in members}
     train = Place("train", (*top, "train"), members).classes(where)
     test: Classes = {}
-    used, held_out = set(), ""
+    used, held_out = set[str](), ""
     for place in (Place(name, (*top, name), members) for name in HELD_OUT):
-        path = "/".join((*top, labels) if labels else (*place.path, TINY_IMAGENET_LABELS))
+        paths = (
+            [labels, "/".join((*top, labels))] if labels else ["/".join((*place.path, TINY_IMAGENET_LABELS))]
+        )
+        path = next((each for each in paths if each in by_name), None)
         if place.is_sorted or {nfc(parts[0]) for parts, _ in place.images} & set(train):
             test = place.classes(where)
-        elif path in by_name:
-            test = _labelled(
-                place, set(train), _labels(read(by_name[path]), f"{where}: {path}"), f"{where}: {path}"
-            )
-            used |= {path}
+        elif path:
+            said = f"{where}: {path}"
+            test = _labelled(place, set(train), _labels(read(by_name[path]), said), said)
+            used |= {path} if test else set()
         if test:
             held_out = place.name
             break
-    if labels and "/".join((*top, labels)) not in used:
+    if labels and not used:
         raise UserError(
-            f"{where}: {labels}, the file of labels that params.yaml names, is not there or not needed"
+            shown(f"{where}: {labels}, the file of labels that params.yaml names, is not there or not needed")
         )
     if test and set(train) != set(test):
         odd = sorted(set(train) ^ set(test))
         raise UserError(
-            f"{where}: train/ and {held_out}/ must have the same classes; only one of them has "
-            f"{', '.join(odd[:10])}{', …' * (len(odd) > 10)}"
+            shown(
+                f"{where}: train/ and {held_out}/ must have the same classes; only one of them has "
+                f"{', '.join(odd[:10])}{', …' * (len(odd) > 10)}"
+            )
         )
     used |= {each.name for classes in (train, test) for images in classes.values() for each in images}
-    notes = _left_out(members, used, top, ["train/", f"{held_out}/"] if test else ["train/"])
+    notes = _left_out(members, used, top, ["train", held_out] if test else ["train"])
     if not test:
         notes.append(f"{where} has no test split: it can be pretrained on, and be no target")
     return Layout(sorted(train), {"train": train, "test": test}, notes)

@@ -6,12 +6,10 @@ from scikit-learn. Whatever the source, the same images give the same bytes on d
 """
 
 import hashlib
-import http.client
 import json
 import os
 import shutil
 import sys
-import tempfile
 import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,13 +19,13 @@ import numpy as np
 from vitscale.base.errors import UserError
 from vitscale.base.files import link, write_json
 from vitscale.base.progress import say
-from vitscale.data.containers import ENDINGS, Container, Member, find
+from vitscale.data.containers import ENDINGS, Container, Member, Zip, find
 from vitscale.data.imports import Decoded, fingerprint, write_split
 from vitscale.data.layout import arrange
+from vitscale.data.official import CIFAR, TINY_IMAGENET, archive, read_cifar
 from vitscale.data.pins import NOTE
 
 SPLITS = ("train", "test")
-CIFAR = ("cifar10", "cifar100")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,29 +71,6 @@ def _digits(chosen: list[int]) -> Arrays:
     order = {split: np.concatenate([part for part, _ in parts[split]]) for split in SPLITS}
     labels = {split: np.concatenate([label for _, label in parts[split]]) for split in SPLITS}
     return Arrays([str(digit) for digit in chosen], {split: every[order[split]] for split in SPLITS}, labels)
-
-
-def _cifar(name: str) -> Arrays:
-    from torchvision.datasets import CIFAR10, CIFAR100
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:  # checks the archive's MD5, then that of each file that it unpickles
-            data = {
-                split: {"cifar10": CIFAR10, "cifar100": CIFAR100}[name](
-                    folder, split == "train", download=True
-                )
-                for split in SPLITS
-            }
-        except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-            raise UserError(
-                f"{name} can't be fetched from its official site ({' '.join(str(error).split())}); "
-                f"try again, or set VITSCALE_MIRROR to a folder that has {name}/ or {name}.zip"
-            ) from error
-    return Arrays(
-        data["train"].classes,
-        {split: data[split].data for split in SPLITS},
-        {split: np.array(data[split].targets) for split in SPLITS},
-    )
 
 
 def _mirrored(name: str) -> Container | None:
@@ -161,7 +136,7 @@ def _write(
     elif entry.source == "digits":
         _write_arrays(_digits(entry.classes or []), out)
     elif entry.source in CIFAR:
-        _write_arrays(_cifar(entry.source), out)
+        _write_arrays(Arrays(*read_cifar(entry.source, archive(CIFAR[entry.source]))), out)
     else:
         raise UserError(f"{name}: set VITSCALE_MIRROR to a folder that has {_forms(name)}")
 
@@ -186,6 +161,8 @@ def bring(name: str, entry: Download, out: Path, kept: Path) -> dict[str, str]:
     then nothing is decoded again. Raises UserError where the data set is absent or not what it should be.
     """
     container = None if entry.source == "digits" else _mirrored(name)
+    if entry.source == "tinyimagenet" and not container:
+        container = Zip(archive(TINY_IMAGENET))
     members = list(container.members()) if container else []
     note = {
         "settings": {key: value for key, value in asdict(entry).items() if key != "sha256"},

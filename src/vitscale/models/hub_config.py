@@ -1,16 +1,16 @@
-"""What a ViT of the hub says of itself, held against what ours does.
+"""What a model of transformers says of itself, held against what ours does.
 
 Each key of its config.json and preprocessor_config.json is honoured, refused unless it has a value that ours
-stands for, or has no part in the answer; a key that stands in none of the tables is refused.
+stands for, or has no part in the answer; a key that stands in none of the tables is refused. The files are
+read as they are, and a key that they leave out has transformers' own default.
 """
 
 from typing import Any
 
-from vitscale.base.errors import UserError
 from vitscale.models.vit import VitConfig
 
 # Their key, ours. `id2label` gives the classes.
-CONFIG_HONOURED = {
+VIT_HONOURED = {
     "image_size": "image_size",
     "patch_size": "patch_size",
     "hidden_size": "dim",
@@ -18,103 +18,237 @@ CONFIG_HONOURED = {
     "num_attention_heads": "heads",
     "intermediate_size": "mlp_dim",
     "layer_norm_eps": "layer_norm_eps",
+    "qkv_bias": "qkv_bias",  # without: zeros, the same
     "id2label": "classes",
 }
-CONFIG_WANTED: dict[str, tuple[Any, ...]] = {
-    "model_type": ("vit",),
-    "hidden_act": ("gelu",),
+COMMON_WANTED: dict[str, tuple[Any, ...]] = {
     "num_channels": (3,),
-    "qkv_bias": (True,),
     "return_dict": (True,),  # without it theirs gives no answer at all
     "problem_type": (None, "single_label_classification"),  # others don't end in a softmax
 }
-CONFIG_NO_PART = {
-    # of training alone; a start's is that of the recipe and the model that we train
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range",
-    # of other heads than the classifier
-    "encoder_stride", "pooler_act", "pooler_output_size",
+RESNET_WANTED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("relu",),
+    "layer_type": ("basic",),
+    "depths": ([2, 2, 2, 2],),
+    "hidden_sizes": ([64, 128, 256, 512],),
+    "embedding_size": (64,),
+    "downsample_in_first_stage": (False,),
+}
+WANTED = {
+    "vit": COMMON_WANTED | {"hidden_act": ("gelu",)},
+    "deit": COMMON_WANTED | {"hidden_act": ("gelu",)},
+    "resnet": COMMON_WANTED | RESNET_WANTED,
+}
+COMMON_NO_PART = {
     # of how an answer is handed over, or of memory; weights of another type become float32
-    "output_hidden_states", "output_attentions", "chunk_size_feed_forward",
-    "dtype", "torch_dtype",
+    "output_hidden_states", "output_attentions", "chunk_size_feed_forward", "dtype", "torch_dtype",
     # of text
     "is_encoder_decoder",
-    # said twice: names and their number come from id2label, shapes from the fields above, the class from here
+    # said twice: names and their number come from id2label, the class from the tensors
     "label2id", "num_labels", "_num_labels", "architectures",
     # notes
     "transformers_version", "_name_or_path", "name_or_path", "_commit_hash", "finetuning_task",
 }  # fmt: skip
+VIT_NO_PART = COMMON_NO_PART | {
+    # of training alone; a start's is that of the recipe and the model that we train
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range",
+    # of other heads than the classifier
+    "encoder_stride", "pooler_act", "pooler_output_size",
+}  # fmt: skip
+NO_PART = {
+    "vit": VIT_NO_PART,
+    "deit": VIT_NO_PART,
+    # of backbones for detection, and of bottleneck blocks
+    "resnet": COMMON_NO_PART
+    | {
+        "stage_names",
+        "out_features",
+        "out_indices",
+        "_out_features",
+        "_out_indices",
+        "downsample_in_bottleneck",
+    },
+}
+HONOURED = {"vit": VIT_HONOURED, "deit": VIT_HONOURED, "resnet": {"id2label": "classes"}}
+KEYS = {
+    kind: {"model_type"} | HONOURED[kind].keys() | WANTED[kind].keys() | NO_PART[kind] for kind in HONOURED
+}
+VIT_DEFAULTS = {
+    "image_size": 224,
+    "patch_size": 16,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12,
+    "qkv_bias": True,
+}
+# Of keys that may be left out and whose default isn't the first value that is wanted.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "vit": VIT_DEFAULTS,
+    "deit": VIT_DEFAULTS,
+    "resnet": {"layer_type": "bottleneck", "depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048]},
+}
 
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 PROCESSOR_HONOURED = {"resample": "interpolation", "image_mean": "mean", "image_std": "std"}
 PROCESSOR_WANTED: dict[str, tuple[Any, ...]] = {
-    "image_processor_type": ("ViTImageProcessor",),  # another class may have other steps
     "do_resize": (True,),
     "do_rescale": (True,),
     "rescale_factor": (1 / 255,),
     "do_normalize": (True,),
-    "do_center_crop": (None, False),
-    "do_pad": (None, False),
+    "do_pad": (False, None),
     "input_data_format": (None,),
 }
 PROCESSOR_NO_PART = {
     # of steps that are refused
-    "crop_size", "pad_size",
-    # settled in `size`, which must be the model's
-    "default_to_square",
+    "pad_size",
+    # how much is cut off before: ours takes all of the square
+    "crop_pct",
     # of other images than ours, which have three channels
     "do_convert_rgb",
-    # of how pixels are handed over; and transformers' own ViT wants channels first
+    # of how pixels are handed over; and transformers' own models want channels first
     "data_format", "device", "return_tensors", "disable_grouping", "image_seq_length",
-    # notes, or other words for image_processor_type
-    "feature_extractor_type", "processor_class", "_processor_class", "_valid_kwargs_names",
+    # notes
+    "processor_class", "_processor_class", "_valid_kwargs_names",
 }  # fmt: skip
-PROCESSOR_KEYS = {"size"} | PROCESSOR_HONOURED.keys() | PROCESSOR_WANTED.keys() | PROCESSOR_NO_PART
-CONFIG_KEYS = CONFIG_HONOURED.keys() | CONFIG_WANTED.keys() | CONFIG_NO_PART
+# Which class it is, and what side its steps end in.
+PROCESSOR_SIDE = {
+    "image_processor_type", "feature_extractor_type",
+    "size", "crop_size", "do_center_crop", "default_to_square",
+}  # fmt: skip
+PROCESSOR_KEYS = PROCESSOR_SIDE | PROCESSOR_HONOURED.keys() | PROCESSOR_WANTED.keys() | PROCESSOR_NO_PART
+# Their classes: what each does where its file leaves it out.
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "ViTImageProcessor": {"resample": 2, "size": 224},
+    "DeiTImageProcessor": {"resample": 3, "size": 256, "do_center_crop": True, "crop_size": 224},
+    "ConvNextImageProcessor": {"resample": 3, "size": {"shortest_edge": 384}},
+}
+OF_MODEL = {"vit": "ViTImageProcessor", "deit": "DeiTImageProcessor", "resnet": "ConvNextImageProcessor"}
 
 
-def our_config(config: Any, processor: Any, keys: dict[str, set[str]], what: str) -> dict[str, Any]:
-    """Return what config.json of our ViT says for transformers' config and image processor.
+def shown(value: object) -> str:
+    """Return a value of a file for a line of an error."""
+    text = " ".join(str(value).split())
+    return text if len(text) < 80 else text[:80] + "…"
 
-    `keys` are those that stand in their files, by the files' names; `what` is whose they are, for the error.
-    Raises UserError where ours wouldn't give their answers.
+
+def refuse(name: str, value: object, wanted: str) -> ValueError:
+    """Return the error that a value of a file is not what ours stands for."""
+    return ValueError(f"has {name} {shown(value)}; our models want {wanted}, so take other weights")
+
+
+def hold_keys(file: str, content: dict[str, Any], known: set[str]) -> None:
+    """Raise ValueError with the first key of a file that stands in no table."""
+    if odd := sorted(content.keys() - known):
+        raise ValueError(
+            f"has {shown(odd[0])} in its {file}, of which we don't know whether it changes the answer; take "
+            "other weights, or where it changes nothing a copy without it in VITSCALE_MIRROR"
+        )
+
+
+def hold_values(content: dict[str, Any], wanted: dict[str, tuple[Any, ...]]) -> None:
+    """Raise ValueError with the first key whose value isn't among the wanted; one that is left out is."""
+    for name, allowed in wanted.items():
+        value = content.get(name, allowed[0])
+        if not any(type(value) is type(each) and value == each for each in allowed):
+            raise refuse(name, value, " or ".join(str(each) for each in allowed))
+
+
+def model_config(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return what our config.json says of the architecture for transformers' one, and whether qkv has biases.
+
+    A ResNet's has no `image_size`, which its images' processor says. Raises ValueError where ours wouldn't
+    give their answers.
     """
-
-    def refuse(name: str, value: object, wanted: str) -> UserError:
-        return UserError(f"{what} has {name} {value}; our ViT wants {wanted}, so take other weights")
-
-    for file, known in (("config.json", CONFIG_KEYS), ("preprocessor_config.json", PROCESSOR_KEYS)):
-        if odd := sorted(keys[file] - known):
-            raise UserError(
-                f"{what} has {odd[0]} in its {file}, of which we don't know whether it changes the answer; "
-                "take other weights, or where it changes nothing a copy without it in VITSCALE_MIRROR"
-            )
-    kind = type(processor).__name__.removesuffix("Fast").removesuffix("Pil")
-    steps = {name: getattr(processor, name, None) for name in PROCESSOR_WANTED} | {
-        "image_processor_type": kind
-    }
-    theirs = {name: getattr(config, name, None) for name in CONFIG_WANTED}
-    for values, table in ((theirs, CONFIG_WANTED), (steps, PROCESSOR_WANTED)):
-        for name, value in values.items():
-            if value not in table[name]:
-                raise refuse(name, value, " or ".join(str(each) for each in table[name]))
-    size = {name: value for name, value in vars(processor.size).items() if value is not None}
-    side = config.image_size
-    if size != {"height": side, "width": side}:
-        raise refuse("size", size, f"the height and width of its image_size, {side}")
-    if int(processor.resample) not in INTERPOLATIONS:
-        raise refuse("resample", int(processor.resample), "2 (bilinear) or 3 (bicubic)")
-    ours = {
-        name: getattr(config, each)
-        for each, name in CONFIG_HONOURED.items()
-        if each not in ("id2label", "layer_norm_eps")
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in KEYS:
+        raise refuse("model_type", kind, f"{' or '.join(KEYS)}, or a ViT or ResNet-18 of timm")
+    hold_keys("config.json", config, KEYS[kind])
+    config = DEFAULTS[kind] | config
+    hold_values(config, WANTED[kind])
+    if kind == "resnet":
+        return {"architecture": "resnet18", "stem": "imagenet"}, True
+    if type(config["qkv_bias"]) is not bool:
+        raise refuse("qkv_bias", config["qkv_bias"], "True or False")
+    ours = vit_content() | {
+        name: config[each]
+        for each, name in VIT_HONOURED.items()
+        if each not in ("id2label", "layer_norm_eps", "qkv_bias")
     }
     # A smaller one than ours does no more than ours: it counts where a token's variance is as small. Of
     # DeiT-tiny, which has 1e-12, ours moves features by 3e-5 of their spread: far below bfloat16's steps.
-    if config.layer_norm_eps > VitConfig.layer_norm_eps:
-        ours["layer_norm_eps"] = config.layer_norm_eps
-    return ours | {
-        "classes": [config.id2label[i] for i in range(len(config.id2label))],
-        "interpolation": INTERPOLATIONS[int(processor.resample)],
-        "mean": list(processor.image_mean),
-        "std": list(processor.image_std),
+    eps = config["layer_norm_eps"]
+    if not isinstance(eps, int | float) or not eps <= VitConfig.layer_norm_eps:
+        ours["layer_norm_eps"] = eps
+    if kind == "deit":
+        ours["distilled"] = True
+    return ours, config["qkv_bias"]
+
+
+def vit_content() -> dict[str, Any]:
+    """Return what our config.json says of every ViT of others, but for its sizes."""
+    return {
+        "architecture": "vit",
+        "pool": "class",
+        "positions": "learned",
+        "dropout": 0.0,
+        "stochastic_depth": 0.0,
+    }
+
+
+def class_names(config: dict[str, Any], count: int) -> list[str]:
+    """Return the names of a head's classes, as transformers has them.
+
+    Raises ValueError for others than `count`.
+    """
+    names = config.get("id2label")
+    if names is None:
+        return [f"LABEL_{i}" for i in range(count)]
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(count)}:
+        raise ValueError(
+            f"has an id2label that doesn't name the {count} classes of its head; take other weights"
+        )
+    return [names[str(i)] for i in range(count)]
+
+
+def _square(size: Any, key: str | None) -> Any:
+    """Return the side that a size stands for, or the size itself where it is no square.
+
+    `key` is another word for the side.
+    """
+    if isinstance(size, dict) and set(size) in ({"height", "width"}, {key}):
+        first, *others = size.values()
+        return first if others in ([], [first]) else size
+    return size
+
+
+def processor_config(processor: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """Return what our config.json says of its input for transformers' preprocessor_config.json.
+
+    `image_size` is the side of what it hands to the model. Raises ValueError where ours takes other steps.
+    """
+    hold_keys("preprocessor_config.json", processor, PROCESSOR_KEYS)
+    kind = processor.get("image_processor_type") or processor.get("feature_extractor_type")
+    kind = (
+        str(kind or OF_MODEL[model_type]).removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+    )
+    if kind not in PROCESSORS:
+        raise refuse("image_processor_type", kind, " or ".join(PROCESSORS))
+    crops = kind == "DeiTImageProcessor"
+    hold_values(processor, PROCESSOR_WANTED | ({} if crops else {"do_center_crop": (False, None)}))
+    steps = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} | PROCESSORS[kind] | processor
+    size = steps["crop_size"] if crops and steps["do_center_crop"] else steps["size"]
+    side = _square(size, "shortest_edge" if kind == "ConvNextImageProcessor" else None)
+    if type(side) is not int or (
+        kind == "ViTImageProcessor" and side is size and steps.get("default_to_square") is False
+    ):
+        raise refuse("size", size, "a square")
+    if type(steps["resample"]) is not int or steps["resample"] not in INTERPOLATIONS:
+        raise refuse("resample", steps["resample"], "2 (bilinear) or 3 (bicubic)")
+    return {
+        "image_size": side,
+        "interpolation": INTERPOLATIONS[steps["resample"]],
+        "mean": steps["image_mean"],
+        "std": steps["image_std"],
     }

@@ -143,7 +143,8 @@ class Classifier(nn.Module):
 def build(config: ModelConfig) -> Classifier:
     """Return the model that a config describes, with fresh weights from torch's global random state."""
     if isinstance(config.architecture, VitConfig):
-        return Classifier(VisionTransformer(config.architecture), config.architecture.dim, config)
+        features = config.architecture.dim * (1 + config.architecture.distilled)
+        return Classifier(VisionTransformer(config.architecture), features, config)
     return Classifier(resnet18(config.architecture), resnet.FEATURES, config)
 
 
@@ -155,10 +156,13 @@ def save_model(folder: Path, config: ModelConfig, state: dict[str, Tensor]) -> N
 
 
 def check_tensors(config: ModelConfig, state: dict[str, Tensor]) -> None:
-    """Raise ValueError unless the tensors are those of the config's model, and finite; nothing is built."""
+    """Raise ValueError unless the tensors are those of the config's model, and finite; nothing is built.
+
+    Tensors on the meta device, of which only shapes are known, may have any values.
+    """
     architecture, stored = config.architecture, dict[str, Any]()
     if isinstance(architecture, VitConfig) and "backbone.norm.weight" in state:
-        tokens = int("backbone.class_token" in state)
+        tokens = state["backbone.class_token"].shape[1] if "backbone.class_token" in state else 0
         patch = math.isqrt(state["backbone.patch_embedding.weight"].shape[1] // 3)
         stored = {
             "dim": len(state["backbone.norm.weight"]),
@@ -166,6 +170,7 @@ def check_tensors(config: ModelConfig, state: dict[str, Tensor]) -> None:
             "mlp_dim": len(state["backbone.blocks.0.mlp.0.weight"]),
             "patch_size": patch,
             "pool": "class" if tokens else "mean",
+            "distilled": tokens == 2,
             "positions": "learned" if "backbone.positions" in state else "sincos",
         }
         if "backbone.positions" in state:
@@ -182,7 +187,7 @@ def check_tensors(config: ModelConfig, state: dict[str, Tensor]) -> None:
         )
         if asked != found:
             raise ValueError(f"the tensor {name} is {found}, the config asks for {asked}")
-        if not state[name].isfinite().all():
+        if not (state[name].is_meta or state[name].isfinite().all()):
             raise ValueError(f"the tensor {name} has values that are no finite numbers")
 
 

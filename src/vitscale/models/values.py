@@ -31,6 +31,7 @@ RULES: dict[str, Rule] = {
     "pool": _one_of("class", "mean"),
     "positions": _one_of("learned", "sincos"),
     "layer_norm_eps": (lambda value: _number(value) and 0 < value < 1, "a number between 0 and 1"),
+    "distilled": (lambda value: type(value) is bool, "true or false"),
     "stem": _one_of("cifar", "imagenet"),
     # Two may have the same name: ImageNet has two kinds of crane.
     "classes": (
@@ -74,4 +75,7 @@ def check_values(content: Any, architectures: dict[str, type], others: Iterable[
     if content["architecture"] == "vit":
         for name, whole in (("patch_size", "image_size"), ("heads", "dim")):
             hold(name, content[whole] % content[name] == 0, f"a divisor of the {whole} {content[whole]}")
+        hold(
+            "pool", content["pool"] == "class" or not content.get("distilled"), "class, which distilled needs"
+        )
         hold("dim", content["positions"] == "learned" or content["dim"] % 4 == 0, "a multiple of 4")

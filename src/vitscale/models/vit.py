@@ -14,8 +14,9 @@ class VitConfig:
 
     `pool` is "class" (a class token, as in the paper) or "mean" (over all patches; Beyer et al. 2022, *Better
     plain ViT baselines*); `positions` is "learned" or "sincos". Stochastic depth grows linearly to its rate
-    at the last block. `layer_norm_eps` stands in no params.yaml, and in a config.json only where weights that
-    others trained want another one.
+    at the last block. `layer_norm_eps` and `distilled` stand in no params.yaml, and in a config.json only
+    where weights that others trained want them: another epsilon, or a second token beside the class token
+    (Touvron et al. 2021, DeiT, section 4), whose features are put after those of the first.
     """
 
     image_size: int
@@ -29,6 +30,12 @@ class VitConfig:
     dropout: float
     stochastic_depth: float
     layer_norm_eps: float = 1e-6
+    distilled: bool = False
+
+    @property
+    def prefix(self) -> int:
+        """The number of tokens before the patches'."""
+        return 1 + self.distilled if self.pool == "class" else 0
 
 
 def sincos_positions(grid: int, dim: int) -> Tensor:
@@ -98,21 +105,21 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """ViT (Dosovitskiy et al. 2021, section 3.1) without its head.
 
-    Images (batch, 3, s, s) to features (batch, dim).
+    Images (batch, 3, s, s) to features (batch, dim), twice as many where the model is distilled.
     """
 
     def __init__(self, config: VitConfig):
         super().__init__()
         self.patch_size, self.dropout = config.patch_size, config.dropout
         self.grid = grid = config.image_size // config.patch_size
-        dim, eps, has_class_token = config.dim, config.layer_norm_eps, config.pool == "class"
+        dim, eps, prefix = config.dim, config.layer_norm_eps, config.prefix
         # A patch's values are in the order (row, column, channel).
         self.patch_embedding = nn.Linear(3 * config.patch_size**2, dim)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, dim)) if has_class_token else None
+        self.class_token = nn.Parameter(torch.zeros(1, prefix, dim)) if prefix else None
         if config.positions == "learned":
-            self.positions = nn.Parameter(0.02 * torch.randn(1, grid**2 + has_class_token, dim))
+            self.positions = nn.Parameter(0.02 * torch.randn(1, grid**2 + prefix, dim))
         else:
-            fixed = torch.cat([torch.zeros(int(has_class_token), dim), sincos_positions(grid, dim)])[None]
+            fixed = torch.cat([torch.zeros(prefix, dim), sincos_positions(grid, dim)])[None]
             self.register_buffer("positions", fixed, persistent=False)
         rates = [config.stochastic_depth * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.Sequential(
@@ -137,7 +144,7 @@ class VisionTransformer(nn.Module):
         return torch.cat([self.positions[:, : -(self.grid**2)], patches], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the class token, or the mean of all tokens, after the last block."""
+        """Return the class token, the second after it, or the mean of all tokens, after the last block."""
         batch, _, height, width = images.shape
         p = self.patch_size
         patches = images.permute(0, 2, 3, 1).reshape(batch, height // p, p, width // p, p, 3).transpose(2, 3)
@@ -149,4 +156,7 @@ class VisionTransformer(nn.Module):
         if self.training and self.dropout:
             tokens = nn.functional.dropout(tokens, self.dropout)
         tokens = self.blocks(tokens)
-        return self.norm(tokens[:, 0]) if self.class_token is not None else self.norm(tokens).mean(1)
+        if self.class_token is None:
+            return self.norm(tokens).mean(1)
+        prefix = self.class_token.shape[1]
+        return self.norm(tokens[:, 0] if prefix == 1 else tokens[:, :prefix]).flatten(1)

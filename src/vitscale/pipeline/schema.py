@@ -142,9 +142,25 @@ class HuggingFace(Entry):
     license: str
 
 
+# Those of torchvision's that our models can express: its DEFAULT, which moves, is none.
+TorchvisionName = Literal[
+    "ResNet18_Weights.IMAGENET1K_V1",
+    "ViT_B_16_Weights.IMAGENET1K_V1",
+    "ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1",
+    "ViT_B_16_Weights.IMAGENET1K_SWAG_LINEAR_V1",
+    "ViT_B_32_Weights.IMAGENET1K_V1",
+    "ViT_L_16_Weights.IMAGENET1K_V1",
+    "ViT_L_16_Weights.IMAGENET1K_SWAG_E2E_V1",
+    "ViT_L_16_Weights.IMAGENET1K_SWAG_LINEAR_V1",
+    "ViT_L_32_Weights.IMAGENET1K_V1",
+    "ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1",
+    "ViT_H_14_Weights.IMAGENET1K_SWAG_LINEAR_V1",
+]
+
+
 class Torchvision(Entry):
     source: Literal["torchvision"]
-    name: Literal["ResNet18_Weights.IMAGENET1K_V1", "ViT_B_16_Weights.IMAGENET1K_V1"]
+    name: TorchvisionName
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
     data: Name
     license: str

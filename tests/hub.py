@@ -1,0 +1,96 @@
+"""A stand-in for the hub on this machine: its API and its files, with a log of what was asked for and sent."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from vitscale.base.digests import digest
+
+COMMIT = "1234567890abcdef1234567890abcdef12345678"
+
+
+class Hub:
+    """Serves `<folder>/<owner>/<name>/` as repositories, each with one commit, under main and under itself."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.sent = folder, []
+        self.cards: dict[str, dict] = {}
+        self.gated: set[str] = set()
+        self.url = ""
+
+    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and content for a path."""
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
+            name, revision = match[1], match[2] or "main"
+        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            name, revision = match[1], match[2]
+        else:
+            return 404, {}, b""
+        if not (self.folder / name).is_dir():
+            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+        if revision not in ("main", COMMIT):
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        if path.startswith("/api/"):
+            files = [each for each in sorted((self.folder / name).iterdir()) if each.is_file()]
+            content = {
+                "id": name,
+                "sha": COMMIT,
+                "siblings": [{"rfilename": each.name, "size": each.stat().st_size} for each in files],
+                "cardData": self.cards.get(name),
+            }
+            return 200, {"Content-Type": "application/json"}, json.dumps(content).encode()
+        if name in self.gated:
+            return 401, {"X-Error-Code": "GatedRepo"}, b""
+        file = self.folder / name / match[3]
+        if not file.is_file():
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b""
+        return 200, {"X-Repo-Commit": COMMIT, "ETag": f'"{digest(file)}"'}, file.read_bytes()
+
+    def bytes_of(self, file: str) -> int:
+        """Return how many bytes of such a file were sent."""
+        return sum(count for path, count in self.sent if path.endswith("/" + file))
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Hub]:
+    """Serve a folder's repositories until the block ends."""
+    hub = Hub(folder)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def respond(self):
+            path = urlsplit(self.path).path
+            status, headers, content = hub.answer(path)
+            if status == 200 and (asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
+                first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+                headers |= {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+                status, content = 206, content[first : last + 1]
+            self.send_response(status)
+            for name, value in (headers | {"Content-Length": str(len(content))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                hub.sent.append((path, len(content)))
+                self.wfile.write(content)
+
+        do_GET = do_HEAD = respond
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

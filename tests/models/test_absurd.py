@@ -1,0 +1,157 @@
+"""Files that say of themselves what can't be: they end at once, in one line, and before memory is taken."""
+
+import json
+import resource
+import struct
+import time
+import zipfile
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from served import fetch
+from tiny import hub_entry
+from vitscale.base.digests import digest
+from vitscale.base.errors import UserError
+
+
+def config_with(**values):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+def header_with(change):
+    """Return what rewrites the header of a folder's safetensors; `change` gets its mapping."""
+
+    def rewrite(folder):
+        path = folder / "model.safetensors"
+        content = path.read_bytes()
+        (length,) = struct.unpack("<Q", content[:8])
+        header = json.loads(content[8 : 8 + length])
+        changed = json.dumps(change(header) or header).encode()
+        path.write_bytes(struct.pack("<Q", len(changed)) + changed + content[8 + length :])
+
+    return rewrite
+
+
+def written(file, make):
+    return lambda folder: (folder / file).write_bytes(make(folder))
+
+
+def long_header(folder):
+    return struct.pack("<Q", 10**12) + (folder / "model.safetensors").read_bytes()[8:]
+
+
+def pickled(change):
+    """Return what makes a pickle of a folder's weights, of tensors that `change` returns."""
+
+    def write(folder):
+        state = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        torch.save(change(state), folder / "pytorch_model.bin")
+
+    return write
+
+
+def wide(state):
+    """Return tensors of a ViT that is 100,000 wide, in a file of some kilobytes."""
+    return {
+        name: torch.zeros(1).expand([100_000 if n == 16 else n for n in each.shape])
+        for name, each in state.items()
+    }
+
+
+def compressed(folder):
+    pickled(lambda state: state)(folder)
+    path = folder / "pytorch_model.bin"
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def of_old(folder):
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+
+
+def moved(header):
+    header["classifier.bias"]["data_offsets"] = [0, 10**12]
+
+
+def enlarged(header):
+    header["classifier.weight"]["shape"] = [10**9, 10**9]
+
+
+def endless(header):
+    header["classifier.weight"]["shape"] = [10**30, 16]
+
+
+def of_eight_bits(header):
+    header["classifier.bias"] |= {"dtype": "F8_E4M3", "shape": [12]}
+
+
+def wide_pickle(folder):
+    pickled(wide)(folder)
+    config_with(hidden_size=100_000)(folder)
+
+
+ABSURD = {
+    "deep": (config_with(num_hidden_layers=10**6), "depth is 1000000"),
+    "wide": (config_with(hidden_size=10**30), "dim is 10{30}"),
+    "wide inside": (config_with(intermediate_size=10**12), "mlp_dim is 10{12}"),
+    "a large image": (config_with(image_size=10**12), "size"),
+    "large patches": (config_with(patch_size=10**18), "patch_size"),
+    "many heads": (config_with(num_attention_heads=10**30), "heads"),
+    "no patch": (config_with(patch_size=0), "patch_size"),
+    "a word": (config_with(model_type="x" * 10**6), "model_type x+…"),
+    "a long number": (
+        written("config.json", lambda _: b'{"hidden_size": ' + b"9" * 10**5 + b"}"),
+        "config.json",
+    ),
+    "deep braces": (written("config.json", lambda _: b"[" * 10**6), "config.json"),
+    "a list": (written("config.json", lambda _: b"[]"), "config.json that holds no object"),
+    "a large config": (
+        written("config.json", lambda _: b" " * 2**25 + b"{}"),
+        "config.json of 33554434 bytes",
+    ),
+    "a header of 1 TB": (written("model.safetensors", long_header), "can't be loaded .*header"),
+    "a header of nothing": (written("model.safetensors", lambda _: b""), "can't be loaded .*header"),
+    "no header": (written("model.safetensors", lambda _: struct.pack("<Q", 4) + b"null"), "can't be loaded"),
+    "offsets outside": (header_with(moved), "can't be loaded"),
+    "a shape that lies": (header_with(enlarged), "can't be loaded"),
+    "an endless shape": (header_with(endless), "can't be loaded"),
+    "cut short": (
+        written("model.safetensors", lambda folder: (folder / "model.safetensors").read_bytes()[:-9]),
+        "can't be loaded",
+    ),
+    "8 bits": (header_with(of_eight_bits), "classifier.bias of type F8_E4M3; we take F64, F32"),
+    "one value for many": (wide_pickle, "pytorch_model.bin whose tensors are larger than the file"),
+    "a compressed pickle": (compressed, "pytorch_model.bin that is compressed"),
+    "a pickle of old": (of_old, "pytorch_model.bin that isn't of torch 1.6"),
+    "a pickle of a list": (pickled(lambda state: list(state)), "other things than tensors"),
+    "a pickle of numbers": (pickled(lambda state: state | {"a": 1}), "other things than tensors"),
+}
+
+
+@pytest.mark.parametrize("kind", ABSURD)
+def test_what_cant_be_ends_at_once(mirror, kind):
+    """A file's own word is believed: it takes the memory or the time that it asks for, or ends in many lines."""
+    damage, words = ABSURD[kind]
+    entry = hub_entry(mirror)
+    fetch("start", entry)  # so that what is imported once isn't counted
+    folder = mirror / entry["name"]
+    damage(folder)
+    entry |= {"sha256": digest(folder)}
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(UserError, match=f"^weights.start: someone/tiny-vit .*{words}") as caught:
+        fetch("start", entry)
+    assert time.monotonic() - begun < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # KiB
+    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 500
