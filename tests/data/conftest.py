@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -123,3 +124,17 @@ def prepare(monkeypatch):
         }
 
     return call
+
+
+@pytest.fixture
+def soon():
+    """In this test what waits for ever, or reads without an end, ends in an error after a minute."""
+
+    def ring(*_):
+        raise AssertionError("it takes more than a minute")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

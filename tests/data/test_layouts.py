@@ -98,6 +98,18 @@ def test_forms_of_labels(mirror, tmp_path, form, header):
     held(imported("things", tmp_path / "out", image_size=48, labels="lists/val.txt")[1], labelled, 48)
 
 
+def test_labels_in_params(work):
+    """The schema refuses the key, or the stage doesn't hand it on."""
+    members = {f"train/{label}/{i}.JPEG": photo(i) for i, label in enumerate("abc")}
+    members |= {f"val/{i}.JPEG": photo(9 + i) for i in range(3)}
+    work.put("things", members | {"val.txt": b"0.JPEG c\n1.JPEG b\n2.JPEG a\n"})
+    work.params(things=UNPINNED | {"labels": "val.txt"})
+    result = work.run("download")
+    assert (result.returncode, result.stderr) == (0, "")
+    found = np.load(work.folder / "data/raw/things/test/images.npy")
+    assert np.array_equal(found, [square(photo(9 + i), 32) for i in (2, 1, 0)])
+
+
 FAULTY = {
     "absent": ("", "val.txt"),
     "an image has none": ("0 a, 1 b, 2 c", "3.JPEG"),

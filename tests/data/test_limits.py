@@ -17,6 +17,7 @@ from vitscale.base.errors import UserError
 from vitscale.data.decode import square
 from vitscale.data.sources import SPLITS
 
+pytestmark = pytest.mark.usefixtures("soon")
 MIB = 1 << 20
 NAME = "train/cat/large.png"
 

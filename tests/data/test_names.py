@@ -106,6 +106,7 @@ def test_what_info_zip_writes(mirror, tmp_path):
     assert imported("things", tmp_path / "zip") == imported("folder", tmp_path / "folder")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_twice_in_an_old_zip(mirror, tmp_path):
     """Two members that are one name once decoded: one of the two images is read twice, or lost."""
     with zipfile.ZipFile(mirror / "things.zip", "w") as archive:
