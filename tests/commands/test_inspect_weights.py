@@ -9,10 +9,9 @@ import subprocess
 
 import pytest
 import torch
-from huggingface_hub import constants
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, ViTConfig, ViTModel
 
-from hub import COMMIT, serving
+from hub import COMMIT, serving, use
 from published import DEIT_PROCESSOR, LABELS, VIT, VIT_PROCESSOR, change_json, publish, publish_timm
 from tiny import ROOT, hub_entry, tiny
 from vitscale.base.config import parse_yaml
@@ -161,11 +160,7 @@ def test_a_pasted_entry_works_at_once(hub, tmp_path):
 )
 def test_what_doesnt_fit_or_cant_be_had_is_one_line(hub, tmp_path, monkeypatch, capsys, name, words):
     """A name that leads to no model of ours ends in a traceback, or the line doesn't say why."""
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("VITSCALE_MIRROR", raising=False)
+    use(monkeypatch, hub, tmp_path / "cache")
     with pytest.raises(SystemExit) as ended:
         main(["inspect-weights", name])
     lines = str(ended.value.code).splitlines()
