@@ -19,7 +19,6 @@ import torch
 from vitscale.base.config import parse_yaml
 from vitscale.base.errors import UserError
 from vitscale.models import checkpoints, pretrained, timm_config, torchvision_weights
-from vitscale.models.hub_names import TORCHVISION_VIT, resnet_state, vit_state
 from vitscale.models.store import ModelConfig, build, count_parameters
 from vitscale.models.vit import VitConfig
 from vitscale.pipeline.schema import TorchvisionName
@@ -60,7 +59,7 @@ def as_yaml(key: str, entry: dict[str, Any]) -> str:
         )
         return value if plain else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
-    return "\n".join([f"  {key}:", *(f"    {name}: {word(value)}" for name, value in entry.items())])
+    return "\n".join([f"  {word(key)}:", *(f"    {name}: {word(value)}" for name, value in entry.items())])
 
 
 def of_torchvision(name: str) -> Inspected:
@@ -71,12 +70,7 @@ def of_torchvision(name: str) -> Inspected:
         )
     weights = torchvision_weights.weights_of(name)
     content, theirs = torchvision_weights.config_of(name)
-    state = dict(theirs.state_dict())
-    ours = (
-        resnet_state(state, "torchvision")
-        if content["architecture"] == "resnet18"
-        else vit_state(state, TORCHVISION_VIT, "torchvision")
-    )
+    state = torchvision_weights.our_state(content, dict(theirs.state_dict()))
     entry = {
         "source": "torchvision",
         "name": name,
@@ -84,7 +78,7 @@ def of_torchvision(name: str) -> Inspected:
         "data": "swag-imagenet1k" if "SWAG" in name else "imagenet1k",
         "license": weights.meta.get("license", "BSD-3-Clause"),
     }
-    return Inspected(entry, pretrained.checked(content, ours), [])
+    return Inspected(entry, pretrained.checked(content, state), [])
 
 
 def of_mirror(folder: Path, name: str, revision: str | None) -> Inspected:
@@ -165,7 +159,7 @@ def inspect(wanted: str) -> str:
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{name} {' '.join(str(error).split())}") from error
+        raise UserError(f"{name} {pretrained.one_line(error)}") from error
     except Exception as error:  # whatever the hub's client, its HTTP library, safetensors or pickle raise
         reason = pretrained.hub_reason(name, revision, error)
         way_out = f"try again, or set VITSCALE_MIRROR to a folder that has {name}/"
