@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from huggingface_hub import constants
+
 from vitscale.base.digests import digest
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
@@ -54,6 +56,15 @@ class Hub:
     def bytes_of(self, file: str) -> int:
         """Return how many bytes of such a file were sent."""
         return sum(count for path, count in self.sent if path.endswith("/" + file))
+
+
+def use(monkeypatch, hub: Hub, cache: Path) -> None:
+    """Let the hub's client in this process ask the stand-in, and keep what it gets in a folder."""
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.delenv("VITSCALE_MIRROR", raising=False)
 
 
 @contextmanager

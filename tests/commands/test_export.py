@@ -131,7 +131,7 @@ def test_export_command(finished, tmp_path):
     """`vitscale export` doesn't say what came out, or fails with a traceback."""
     done = command("export", "vit-mean", tmp_path / "out", "--pipeline", finished)
     assert done.returncode == 0 and done.stdout.strip() == (
-        f"{tmp_path / 'out'}: ONNX and model card; transformers has no such architecture (it has ViTs with a class token and "
+        f"{tmp_path / 'out'}: ONNX and model card; transformers has no such architecture (it has ViTs with one class token and "
         "ResNet-18 with the ImageNet stem)"
     ), done.stderr
     done = command("export", "vit-mean", tmp_path / "out", "--pipeline", finished)

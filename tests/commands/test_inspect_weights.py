@@ -9,22 +9,31 @@ import subprocess
 
 import pytest
 import torch
-from huggingface_hub import constants
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, ViTConfig, ViTModel
 
-from hub import COMMIT, serving
+from hub import COMMIT, serving, use
 from published import DEIT_PROCESSOR, LABELS, VIT, VIT_PROCESSOR, change_json, publish, publish_timm
 from tiny import ROOT, hub_entry, tiny
 from vitscale.base.config import parse_yaml
 from vitscale.base.digests import digest
 from vitscale.base.files import write_json
 from vitscale.commands.main import main
+from vitscale.models.checkpoints import shapes
 
 WIDE = VIT | {"hidden_size": 128}  # so that the file is larger than what is asked for to read its header
 NAME = "google/vit-in21k"
 
 
-BAD = ("some/gated", "some/empty", "some/sharded", "some/swin", "some/lies", "some/broad", "some/large")
+BAD = (
+    "some/gated",
+    "some/empty",
+    "some/sharded",
+    "some/swin",
+    "some/lies",
+    "some/broad",
+    "some/many",
+    "some/large",
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +52,14 @@ def repositories(tmp_path_factory):
         {"classifier.weight": {"dtype": "F32", "shape": [10**30, 16], "data_offsets": [0, 4]}}
     )
     (folder / "some/broad/model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    path = folder / "some/many/model.safetensors"
+    state = {
+        name: {"dtype": "F32", "shape": [*each.shape], "data_offsets": [0, 4]}
+        for name, each in shapes(path).items()
+    }
+    for name, shape in (("weight", [10**12, 16]), ("bias", [10**12])):
+        state[f"classifier.{name}"] = state["layernorm.bias"] | {"shape": shape}
+    path.write_bytes(struct.pack("<Q", len(json.dumps(state))) + json.dumps(state).encode())
     (folder / "some/large/config.json").write_bytes(b" " * (2**24 + 1))
     return folder
 
@@ -135,6 +152,7 @@ def test_a_pasted_entry_works_at_once(hub, tmp_path):
         ("some/swin", "has model_type swin"),
         ("some/lies", "can't be looked at .*header is too big"),
         ("some/broad", "has classifier.weight of a shape|doesn't|other tensors"),
+        ("some/many", "has a head of 1000000000000 classes"),
         ("some/large", "has a config.json of 16777217 bytes"),
         ("vit", "is the name of neither"),
         ("ViT_B_16_Weights.DEFAULT", "none of torchvision's weights that our models can express: ResNet18_W"),
@@ -142,11 +160,7 @@ def test_a_pasted_entry_works_at_once(hub, tmp_path):
 )
 def test_what_doesnt_fit_or_cant_be_had_is_one_line(hub, tmp_path, monkeypatch, capsys, name, words):
     """A name that leads to no model of ours ends in a traceback, or the line doesn't say why."""
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("VITSCALE_MIRROR", raising=False)
+    use(monkeypatch, hub, tmp_path / "cache")
     with pytest.raises(SystemExit) as ended:
         main(["inspect-weights", name])
     lines = str(ended.value.code).splitlines()
@@ -170,6 +184,7 @@ def test_a_pickle_is_judged_by_its_config(hub, tmp_path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     result = inspected(tmp_path, NAME, hub.url)
     assert entry_in(result)[1]["revision"] == COMMIT and "by its config alone" in result.stdout
+    assert "may fit: ViT, 0.2M parameters, 32 px, no head" in result.stdout
     assert hub.bytes_of("pytorch_model.bin") == 0
 
 

@@ -8,7 +8,6 @@ from torchvision.models import get_model_weights, get_weight
 
 from served import fetch, served_by_torchvision
 from vitscale.models import pretrained, torchvision_weights
-from vitscale.models.hub_names import TORCHVISION_VIT, resnet_state, vit_state
 from vitscale.models.store import build
 from vitscale.pipeline.schema import TorchvisionName
 
@@ -47,12 +46,7 @@ def test_torchvision_weights_at_their_real_size(mirror, name):
 def test_all_of_torchvisions_weights_fit(name):
     """Weights that params.yaml may name aren't a model of ours, which only a download of gigabytes would show."""
     config, theirs = torchvision_weights.config_of(name)
-    state = dict(theirs.state_dict())
-    ours = (
-        resnet_state(state, "torchvision")
-        if "ResNet" in name
-        else vit_state(state, TORCHVISION_VIT, "torchvision")
-    )
+    ours = torchvision_weights.our_state(config, dict(theirs.state_dict()))
     assert pretrained.checked(config, ours).classes[0] == "tench"
     assert config["image_size"] == get_weight(name).meta["min_size"][0] or "ResNet" in name
     assert sum(each.numel() for each in theirs.parameters()) == get_weight(name).meta["num_params"]

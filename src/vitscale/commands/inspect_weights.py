@@ -10,6 +10,7 @@ weights don't fit: a line that says why, and exit code 1.
 import argparse
 import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,12 +19,21 @@ import torch
 from vitscale.base.config import parse_yaml
 from vitscale.base.errors import UserError
 from vitscale.models import checkpoints, pretrained, timm_config, torchvision_weights
-from vitscale.models.hub_names import TORCHVISION_VIT, resnet_state, vit_state
 from vitscale.models.store import ModelConfig, build, count_parameters
 from vitscale.models.vit import VitConfig
 from vitscale.pipeline.schema import TorchvisionName
 
 UNKNOWN_REVISION = "0" * 40
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """An entry of `weights`, what the start will be, and remarks; `seen`: its tensors' shapes have been."""
+
+    entry: dict[str, Any]
+    config: ModelConfig
+    remarks: list[str]
+    seen: bool = True
 
 
 def described(config: ModelConfig) -> str:
@@ -49,23 +59,18 @@ def as_yaml(key: str, entry: dict[str, Any]) -> str:
         )
         return value if plain else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
-    return "\n".join([f"  {key}:", *(f"    {name}: {word(value)}" for name, value in entry.items())])
+    return "\n".join([f"  {word(key)}:", *(f"    {name}: {word(value)}" for name, value in entry.items())])
 
 
-def of_torchvision(name: str) -> tuple[dict[str, Any], ModelConfig, list[str]]:
-    """Return the entry, the model and remarks for a set of torchvision's weights; nothing is fetched."""
+def of_torchvision(name: str) -> Inspected:
+    """Say what is known of a set of torchvision's weights; nothing is fetched."""
     if name not in (known := get_args(TorchvisionName)):
         raise UserError(
             f"{name} is none of torchvision's weights that our models can express: {', '.join(known)}"
         )
     weights = torchvision_weights.weights_of(name)
     content, theirs = torchvision_weights.config_of(name)
-    state = dict(theirs.state_dict())
-    ours = (
-        resnet_state(state, "torchvision")
-        if content["architecture"] == "resnet18"
-        else vit_state(state, TORCHVISION_VIT, "torchvision")
-    )
+    state = torchvision_weights.our_state(content, dict(theirs.state_dict()))
     entry = {
         "source": "torchvision",
         "name": name,
@@ -73,11 +78,11 @@ def of_torchvision(name: str) -> tuple[dict[str, Any], ModelConfig, list[str]]:
         "data": "swag-imagenet1k" if "SWAG" in name else "imagenet1k",
         "license": weights.meta.get("license", "BSD-3-Clause"),
     }
-    return entry, pretrained.checked(content, ours), []
+    return Inspected(entry, pretrained.checked(content, state), [])
 
 
-def of_mirror(folder: Path, name: str, revision: str | None) -> tuple[dict[str, Any], ModelConfig, list[str]]:
-    """Return the entry, the model and remarks for a mirror's copy of a repository."""
+def of_mirror(folder: Path, name: str, revision: str | None) -> Inspected:
+    """Say what is known of a mirror's copy of a repository."""
     with tempfile.TemporaryDirectory() as links:
         found = pretrained.gather(folder, Path(links))
         content, state = pretrained.shapes_of(Path(links))
@@ -85,7 +90,7 @@ def of_mirror(folder: Path, name: str, revision: str | None) -> tuple[dict[str, 
     if revision is None:
         remarks.append("nor the revision: in place of the zeros put its commit, to fetch it from the hub too")
     entry = entry_of(name, revision or UNKNOWN_REVISION, found)
-    return entry, pretrained.checked(content, state), remarks
+    return Inspected(entry, pretrained.checked(content, state), remarks)
 
 
 def entry_of(name: str, revision: str, sha256: str | None, **others: str) -> dict[str, Any]:
@@ -94,8 +99,8 @@ def entry_of(name: str, revision: str, sha256: str | None, **others: str) -> dic
     return {"source": "huggingface", "name": name, **pins, "data": "unknown", "license": "unknown"} | others
 
 
-def of_hub(name: str, revision: str | None) -> tuple[dict[str, Any], ModelConfig, list[str]]:
-    """Return the entry, the model and remarks for a repository of the hub, without its weights."""
+def of_hub(name: str, revision: str | None) -> Inspected:
+    """Say what is known of a repository of the hub, without its weights."""
     from huggingface_hub import HfApi, hf_hub_download
 
     api = HfApi()
@@ -122,8 +127,11 @@ def of_hub(name: str, revision: str | None) -> tuple[dict[str, Any], ModelConfig
         if timm_config.is_timm(config):
             raise ValueError(f"has no {safe}, which we want of timm's; take other weights")
         content, _ = pretrained.transformers_config(config, processor)
-        model = ModelConfig.from_json(content | {"classes": []})
-        remarks.append(f"by its config alone: {pickled} shows its tensors, and its head, once it is fetched")
+        names = config.get("id2label") if "Classification" in str(config.get("architectures")) else None
+        model = ModelConfig.from_json(
+            content | {"classes": list(names.values()) if isinstance(names, dict) else []}
+        )
+        remarks.append(f"by its config alone: {pickled} shows its tensors once it is fetched")
     else:
         raise ValueError(f"has neither {safe} nor {pickled}; take other weights")
     card = info.card_data
@@ -132,7 +140,8 @@ def of_hub(name: str, revision: str | None) -> tuple[dict[str, Any], ModelConfig
     missing = [each for each, value in (("data", data), ("license", licence)) if value == "unknown"]
     if missing:
         remarks.append(f"its card doesn't say {' and '.join(missing)}: fill them in")
-    return entry_of(name, str(info.sha), None, data=data, license=licence), model, remarks
+    entry = entry_of(name, str(info.sha), None, data=data, license=licence)
+    return Inspected(entry, model, remarks, safe in sizes)
 
 
 def inspect(wanted: str) -> str:
@@ -140,27 +149,25 @@ def inspect(wanted: str) -> str:
     name, _, revision = wanted.partition("@")
     try:
         if "_Weights." in name and "/" not in name:
-            entry, config, remarks = of_torchvision(name)
+            found = of_torchvision(name)
         else:
             if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
                 kinds = "a repository of the hub (owner/name) nor torchvision's weights (X_Weights.Y)"
                 raise UserError(f"{name} is the name of neither {kinds}")
             folder = pretrained.mirrored(name)
-            entry, config, remarks = (
-                of_mirror(folder, name, revision or None) if folder else of_hub(name, revision or None)
-            )
+            found = of_mirror(folder, name, revision or None) if folder else of_hub(name, revision or None)
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{name} {' '.join(str(error).split())}") from error
+        raise UserError(f"{name} {pretrained.one_line(error)}") from error
     except Exception as error:  # whatever the hub's client, its HTTP library, safetensors or pickle raise
         reason = pretrained.hub_reason(name, revision, error)
         way_out = f"try again, or set VITSCALE_MIRROR to a folder that has {name}/"
         raise UserError(f"{name} can't be looked at ({reason}); {way_out}") from error
     last = name.rsplit("/", 1)[-1] if "/" in name else name.replace("_Weights", "").lower()
     key = re.sub(r"[^A-Za-z0-9_-]+", "-", last)
-    lines = [f"{name} fits: {described(config)}", *remarks]
-    return "\n".join([*(f"  # {line}" for line in lines), as_yaml(key, entry)])
+    lines = [f"{name} {'fits' if found.seen else 'may fit'}: {described(found.config)}", *found.remarks]
+    return "\n".join([*(f"  # {line}" for line in lines), as_yaml(key, found.entry)])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -207,6 +207,12 @@ def _hub_files(folder: Path, key: str, entry: Weights) -> str:
     return found
 
 
+def one_line(error: Exception) -> str:
+    """Return an error's text as a line; names in a file may be as long as they like."""
+    text = " ".join(str(error).split())
+    return text if len(text) < 500 else text[:500] + "…"
+
+
 def hub_reason(name: str, revision: str | None, error: Exception) -> str:
     """Return why a repository can't be had, in words, for what the hub's client or a damaged file raised."""
     from huggingface_hub.errors import (
@@ -224,7 +230,7 @@ def hub_reason(name: str, revision: str | None, error: Exception) -> str:
         return f"it has no revision {revision}"
     if isinstance(error, RemoteEntryNotFoundError):
         return f"it has no {str(error.response.url).rsplit('/', 1)[-1]}"
-    return " ".join(str(error).split()).split(". ")[0]
+    return one_line(error).split(". ")[0]
 
 
 def from_hugging_face(key: str, entry: Weights) -> Found:
@@ -240,7 +246,7 @@ def from_hugging_face(key: str, entry: Weights) -> Found:
         except UserError:
             raise
         except ValueError as error:
-            raise UserError(f"{key}: {entry.name} {' '.join(str(error).split())}") from error
+            raise UserError(f"{key}: {entry.name} {one_line(error)}") from error
         except Exception as error:  # whatever the hub's client, its HTTP library, safetensors or pickle raise
             reason = hub_reason(entry.name, entry.revision, error)
             raise UserError(

@@ -66,9 +66,11 @@ def read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         model.load_state_dict(state, assign=True)  # torchvision knows its older names
     except (RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
         raise ValueError(" ".join(str(error).split())[:300]) from error
-    state = dict(model.state_dict())
-    return config, (
-        resnet_state(state, "torchvision")
-        if config["architecture"] == "resnet18"
-        else vit_state(state, TORCHVISION_VIT, "torchvision")
-    )
+    return config, our_state(config, dict(model.state_dict()))
+
+
+def our_state(config: dict[str, Any], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of torchvision's model as ours; on the meta device they stay there."""
+    if config["architecture"] == "resnet18":
+        return resnet_state(theirs, "torchvision")
+    return vit_state(theirs, TORCHVISION_VIT, "torchvision")
