@@ -21,6 +21,14 @@ GROWTH, ALWAYS = 200, 1 << 30  # how many times its size an archive may unpack t
 DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
+Content = bytes | Path
+
+
+def content_of(content: Content) -> bytes:
+    """Return a file's content, wherever that is."""
+    return content.read_bytes() if isinstance(content, Path) else content
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A file, or a folder if its name ends in "/": its name below the top, its bytes, what changes with it.
@@ -55,7 +63,7 @@ class Container:
         """Yield files and folders."""
         raise NotImplementedError
 
-    def read(self, wanted: Iterable[Member]) -> Iterator[tuple[Member, bytes]]:
+    def read(self, wanted: Iterable[Member]) -> Iterator[tuple[Member, Content]]:
         """Yield files, which must be in the container's order, with their contents."""
         raise NotImplementedError
 
@@ -115,10 +123,10 @@ class Folder(Container):
                     head = file.read(HEAD)
             yield Member(inside, info.st_size, f"{info.st_size} {info.st_mtime_ns}", head)
 
-    def read(self, wanted: Iterable[Member]) -> Iterator[tuple[Member, bytes]]:
-        """Yield files with their contents."""
+    def read(self, wanted: Iterable[Member]) -> Iterator[tuple[Member, Content]]:
+        """Yield files with their paths: so they are read where they are decoded."""
         for member in wanted:
-            yield member, (self.where / member.name).read_bytes()
+            yield member, self.where / member.name
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
@@ -170,7 +178,7 @@ class Zip(Container):
             head = b"" if has_image_ending(name) else self._content(info, name, HEAD)
             yield Member(name, info.file_size, f"{info.file_size} {info.CRC}", head, info)
 
-    def read(self, wanted: Iterable[Member]) -> Iterator[tuple[Member, bytes]]:
+    def read(self, wanted: Iterable[Member]) -> Iterator[tuple[Member, Content]]:
         """Yield members with their contents."""
         for member in wanted:
             yield member, self._content(member.key, member.name, None)
@@ -249,7 +257,7 @@ class Tar(Container):
             head = b"" if has_image_ending(name) else first(HEAD)
             yield Member(name, info.size, f"{info.size} {info.mtime}", head, index)
 
-    def read(self, wanted: Iterable[Member]) -> Iterator[tuple[Member, bytes]]:
+    def read(self, wanted: Iterable[Member]) -> Iterator[tuple[Member, Content]]:
         """Yield members with their contents."""
         left = {member.key: member for member in wanted}
         for index, (info, first) in enumerate(self._entries()):

@@ -29,9 +29,10 @@ from vitscale.base.errors import UserError, shown
 from vitscale.base.progress import progress, say
 from vitscale.data import decode
 from vitscale.data.arrays import SplitWriter, load_split
-from vitscale.data.containers import Container, Member
+from vitscale.data.containers import Container, Content, Member, content_of
 
-FEW = 500  # images for which starting processes takes longer than they save
+LITTLE = 32 << 20  # bytes of files for which starting processes takes longer than they save,
+EACH = 8 << 10  # where opening a file counts as so many
 CHUNK, CHUNK_BYTES = 64, 16 << 20  # images and bytes handed to a process at a time
 HELD = 64 << 20  # bytes of images in memory while they are put in order
 FAULTS = 1000  # of so many images that can't be decoded each has its line
@@ -48,7 +49,7 @@ class Chunk(NamedTuple):
     first: int
     side: int
     resize: bool
-    contents: list[tuple[str, bytes]]
+    contents: list[tuple[str, Content]]
 
 
 def _end_with_parent() -> None:
@@ -63,7 +64,7 @@ def _decode(chunk: Chunk) -> list[str]:
     faults, images = [], np.zeros((len(chunk.contents), chunk.side, chunk.side, 3), np.uint8)
     for i, (_, content) in enumerate(chunk.contents):
         try:
-            images[i] = decode.square(content, chunk.side, chunk.resize)
+            images[i] = decode.square(content_of(content), chunk.side, chunk.resize)
             faults.append("")
         except ValueError as error:
             faults.append(str(error))
@@ -122,11 +123,11 @@ class Decoded:
         return json.dumps([member.name, member.stamp])
 
     def _chunks(self, container: Container, missing: list[Member]) -> Iterator[Chunk]:
-        contents: list[tuple[str, bytes]] = []
+        contents: list[tuple[str, Content]] = []
         first, held, most = self.count, 0, max(1, min(CHUNK, CHUNK_BYTES // self.size))
         for member, content in container.read(missing):
             contents.append((self.line(member), content))
-            held += len(content)
+            held += member.size
             if len(contents) == most or held > CHUNK_BYTES:
                 yield Chunk(self.pixels, first, self.side, self.resize, contents)
                 first, held, contents = first + len(contents), 0, []
@@ -153,9 +154,8 @@ class Decoded:
         missing = [each for each in members if self.line(each) not in self.places]
         if 0 < len(missing) < len(members):
             say(f"{name}: {len(members) - len(missing)} of {len(members)} images are decoded already")
-        chunks = _in_order(
-            self._chunks(container, missing), threads() or cores() if len(missing) >= FEW else 1
-        )
+        little = sum(EACH + each.size for each in missing) < LITTLE
+        chunks = _in_order(self._chunks(container, missing), threads() or (1 if little else cores()))
         faults = [
             f"{shown(f'{container.where}: {json.loads(line)[0]}')} can't be decoded as an image ({fault}); "
             "replace it or take it out"
@@ -178,7 +178,8 @@ def _sorted(places: list[int], read: Read, size: int, start: int = 0) -> Iterato
     if len(places) < 2 or start == size:
         yield from places
         return
-    stop = min(size, start + max(64, HELD // len(places)))
+    # A few bytes tell most apart; of those that are alike more are read at a time.
+    stop = min(size, start + max(64, min(HELD // len(places), 1024 + 64 * start)))
     keys = {place: read(place, start, stop) for place in places}
     alike = [list(group) for _, group in groupby(sorted(places, key=keys.__getitem__), keys.__getitem__)]
     del keys

@@ -19,7 +19,7 @@ import numpy as np
 from vitscale.base.errors import UserError
 from vitscale.base.files import link, write_json
 from vitscale.base.progress import say
-from vitscale.data.containers import ENDINGS, Container, Member, Zip, find
+from vitscale.data.containers import ENDINGS, Container, Member, Zip, content_of, find
 from vitscale.data.imports import Decoded, fingerprint, write_split
 from vitscale.data.layout import arrange
 from vitscale.data.official import CIFAR, TINY_IMAGENET, archive, read_cifar
@@ -112,7 +112,9 @@ def _write_arrays(arrays: Arrays, out: Path) -> None:
 def _write_images(
     name: str, entry: Download, container: Container, members: list[Member], out: Path, kept: Path
 ) -> None:
-    layout = arrange(container.where, members, entry.labels, lambda member: next(container.read([member]))[1])
+    layout = arrange(
+        container.where, members, entry.labels, lambda member: content_of(next(container.read([member]))[1])
+    )
     _check_names(name, layout.classes)
     for line in layout.notes:
         say(line)
