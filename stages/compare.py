@@ -30,13 +30,14 @@ def main(stage: Stage) -> None:
     write_csv(stage.out("metrics/curves.csv"), ["stage", "entry", *EPOCH], curves(study))
     write_bytes(stage.out("metrics/accuracy.svg"), vl_convert.vegalite_to_svg(drawing(study)).encode())
     print(text)
-    for line in unpinned_in(stage.param("download")):
+    for line in unpinned_in(stage.param("download"), Path()):
         print(line)
     if stray := leftovers(study, folders[0].parent):
         where = os.path.relpath(".", ROOT)
+        prune = f"vitscale prune{'' if where == '.' else f' --pipeline {where}'}"
         print(
-            f"params.yaml has no entry for {', '.join(map(str, stray))}; in the repository's root "
-            f"`vitscale prune{'' if where == '.' else f' --pipeline {where}'}` takes such leftovers away"
+            f"params.yaml has no entry for {', '.join(map(str, stray))}; in the repository's root `{prune}` "
+            "takes away what dvc.lock records of such leftovers, the rest is yours to delete"
         )
 
 

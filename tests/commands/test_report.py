@@ -208,6 +208,18 @@ def test_other_test_images_are_not_compared(edited):
     assert "other test images" in section(page, "Confusion matrices")
 
 
+def test_other_test_images_with_the_same_labels(edited):
+    """Another data set with as many images of each class is compared, image for image."""
+    of_test = r"(path: data/raw/digits/test\n(?: +\w+: \w+\n)*? +md5: )\w+"
+    page = edited(
+        {
+            "dvc.lock": lambda text: re.sub(of_test, r"\g<1>0123456789abcdef", text),
+            "metrics/rows/vit-digits.json": lambda text: text.replace('"accuracy": 0.', '"accuracy": 0.1'),
+        }
+    )
+    assert lines_of(section(page, "Test accuracy"))[0][5:] == ["other test images", "can't be told"]
+
+
 def test_figures_of_other_parameters_are_warned_of(edited, repository):
     """A pull request whose parameters were never run says "unchanged" and nothing else."""
     page = edited(

@@ -28,7 +28,7 @@ def test_no_train(work, name):
     )
     work.refused(
         "download",
-        f"{where} has no train/ with class folders; it needs train/<class>/<image>, and test/ or val/ beside it",
+        f"{where} has no train/ with class folders; it needs train/<class>/<image>, and for a target test/ or val/ beside it",
     )
 
 
@@ -60,9 +60,9 @@ def test_nothing_in_the_mirror(work):
     result = work.run("download")
     assert result.returncode == 1 and work.everything() == before
     assert result.stderr == (
-        f"{work.mirror} has no things/, things.zip, things.tar, things.tar.gz or things.tgz\n"
-        "error: things: set VITSCALE_MIRROR to a folder that has things/, things.zip, things.tar, things.tar.gz or "
-        "things.tgz\n"
+        f"VITSCALE_MIRROR={work.mirror} has no things/, things.zip, things.tar, things.tar.gz or things.tgz\n"
+        "error: things: set VITSCALE_MIRROR to the folder that has things/, things.zip, things.tar, things.tar.gz or "
+        "things.tgz; where DVC has removed the data, `git checkout params.yaml && dvc checkout` brings it back\n"
     )
 
 

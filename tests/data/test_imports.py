@@ -1,5 +1,6 @@
 """An import is kept: it ends in success without a pin, decodes nothing twice, and says what changed."""
 
+import os
 import re
 import shutil
 
@@ -9,10 +10,11 @@ import pytest
 from archives import documented, make_set, members_of
 from counted import counted, forget_outputs, outputs, spoil
 from layouts import classes_of, dot, said, write_form
-from tiny import run
+from tiny import ROOT, run
 from vitscale.data.sources import SPLITS
 from works import UNKNOWN, WRONG
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 UNPINNED = {"source": "imagefolder", "image_size": 32, "sha256": UNKNOWN}
 TO_PIN = r"download\.things\.sha256\.(\w+) is not pinned; to pin what was imported, paste ([0-9a-f]{64})"
 
@@ -133,3 +135,21 @@ def test_a_changed_mirror_of_a_pinned_set(work):
     work.params(things=UNPINNED | {"sha256": pins})
     result = work.run("download")
     assert said((result.stdout + result.stderr).lower(), "changed")
+
+
+# ---- pinned by another person ----
+def test_a_colleague_pins_what_was_pulled(work):
+    """Without the import's own folder nobody says what to paste, or pinning wants the images again."""
+    work.put("things", members_of(make_set()))
+    work.params(things=UNPINNED)
+    found = dict(re.findall(TO_PIN, work.run("download").stdout))
+    shutil.rmtree(work.folder / ".vitscale/imports")
+    before = outputs(work)
+    said_by_check = run("python", "-m", "vitscale", "check", cwd=work.folder, env=ENVIRONMENT).stdout
+    assert dict(re.findall(TO_PIN, said_by_check)) == found and len(found) == 2
+    shutil.rmtree(work.mirror / "things")
+    forget_outputs(work)  # as DVC does before it runs a stage
+    work.params(things=UNPINNED | {"sha256": found})
+    result = work.run("download")
+    assert result.returncode == 0, result.stderr
+    assert outputs(work) == before and not (work.folder / ".vitscale/imports/things").exists()

@@ -245,5 +245,6 @@ def test_imagefolder_needs_a_mirror(mirrored, monkeypatch, tmp_path):
     with pytest.raises(UserError) as caught:
         written("things", FOLDER, tmp_path / "out")
     assert str(caught.value) == (
-        "things: set VITSCALE_MIRROR to a folder that has things/, things.zip, things.tar, things.tar.gz or things.tgz"
+        "things: set VITSCALE_MIRROR to the folder that has things/, things.zip, things.tar, things.tar.gz or things.tgz; "
+        "where DVC has removed the data, `git checkout params.yaml && dvc checkout` brings it back"
     )

@@ -87,7 +87,8 @@ def of_mirror(folder: Path, name: str, revision: str | None) -> Inspected:
         found = pretrained.gather(folder, Path(links))
         content, state = pretrained.shapes_of(Path(links))
     remarks = [f"from {folder}, which doesn't say data and license: fill them in"]
-    if revision is None:
+    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        revision = None
         remarks.append("nor the revision: in place of the zeros put its commit, to fetch it from the hub too")
     entry = entry_of(name, revision or UNKNOWN_REVISION, found)
     return Inspected(entry, pretrained.checked(content, state), remarks)
@@ -149,6 +150,8 @@ def inspect(wanted: str) -> str:
     name, _, revision = wanted.partition("@")
     try:
         if "_Weights." in name and "/" not in name:
+            if revision:
+                raise UserError(f"{wanted}: torchvision's weights have no revision; leave out @{revision}")
             found = of_torchvision(name)
         else:
             if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):

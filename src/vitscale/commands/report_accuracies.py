@@ -120,6 +120,8 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
             if any(each in matrices for each in group):
                 same_images = base.test_images(row) == head.test_images(row)
                 alone = matrices[row] if len(group) == 1 else (None, None)
+                if len({base.test_set(row), head.test_set(row)} - {None}) > 1:
+                    same_images, alone = False, (None, None)
                 cells = _change(now - was, old_trained, new_trained, same_images, alone)
             lines.append(f"| {' | '.join([row, f'{was:.2%}', f'{now:.2%}', *cells])} |")
     lines += ["", NOTE]

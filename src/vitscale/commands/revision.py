@@ -92,5 +92,10 @@ class Revision:
         return Trained(correct=np.concatenate([hits(each) for each in found]))
 
     def test_images(self, row: str) -> list[str]:
-        """Return the fingerprint of the test images that a row was scored on."""
+        """Return the hash of the labels of the test images that a row was scored on."""
         return (self.figures(f"rows/{row}.json") or {}).get("test_labels_sha256", [])
+
+    def test_set(self, row: str) -> str | None:
+        """Return the hash by which DVC knows those images, where dvc.lock has it."""
+        of_row = self.yaml("dvc.lock").get("stages", {}).get(f"evaluate@{row}", {}).get("deps", [])
+        return next((each["md5"] for each in of_row if each["path"].startswith("data/raw/")), None)

@@ -71,6 +71,8 @@ def square(content: bytes, side: int, resize: bool = True) -> np.ndarray:
 
     Without `resize` the image must have that size. Raises ValueError for what isn't taken.
     """
+    if not content:
+        raise ValueError("it is empty")
     if len(content) > MAX_BYTES:
         raise ValueError(f"{len(content)} bytes, more than the {MAX_BYTES} that an image file may have")
     try:

@@ -45,8 +45,8 @@ def _top(where: object, images: Iterable[Member]) -> tuple[str, ...]:
     least = [top for top in sorted(tops) if len(top) == min(map(len, tops))]
     if not least:
         raise UserError(
-            f"{where} has no train/ with class folders; it needs train/<class>/<image>, and test/ or val/ "
-            "beside it"
+            f"{where} has no train/ with class folders; it needs train/<class>/<image>, and for a "
+            "target test/ or val/ beside it"
         )
     if len(least) > 1:
         names = ", ".join("/".join((*top, "train")) for top in least)
@@ -135,7 +135,7 @@ def _labelled(place: Place, known: set[str], labels: dict[str, str], where: str)
         found[label if label in known else label.split()[0]].append(member)
     if found and missing:
         raise UserError(
-            shown(f"{where} names no class for {len(missing)} images, {missing[0]} among them; add them")
+            shown(f"{where} names no class for {_counted(len(missing), 'image')}: {missing[0]} …; add them")
         )
     return dict(found)
 
@@ -166,8 +166,12 @@ def _left_out(members: list[Member], used: set[str], top: tuple[str, ...], place
     if inside:
         lines.append(f"left out {_counted(len(inside), 'file')} that are no images: {_kinds(inside)}")
     for folder, count in sorted(images.items()):
+        hint = "; `labels` can name a file with their classes" * (
+            places == ["train"] and folder.rsplit("/", 1)[-1] in HELD_OUT
+        )
         lines.append(
-            f"left out {_counted(count, 'image')} in {folder}: in no class folder of {'/ or '.join(places)}/"
+            f"left out {_counted(count, 'image')} in {folder}: in no class folder of "
+            f"{'/ or '.join(places)}/{hint}"
         )
     if beside:
         lines.append(f"left out {_counted(len(beside), 'other file')} beside {places[0]}/: {_kinds(beside)}")
@@ -200,9 +204,9 @@ def arrange(where: object, members: list[Member], labels: str | None, read: Read
             held_out = place.name
             break
     if labels and not used:
-        raise UserError(
-            shown(f"{where}: {labels}, the file of labels that params.yaml names, is not there or not needed")
-        )
+        known = any(each in by_name for each in (labels, "/".join((*top, labels))))
+        why = "names none of the images that lie in no class folders" if known else "is not there"
+        raise UserError(shown(f"{where}: {labels}, the file of labels that params.yaml names, {why}"))
     if test and set(train) != set(test):
         odd = sorted(set(train) ^ set(test))
         raise UserError(

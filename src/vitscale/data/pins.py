@@ -20,18 +20,18 @@ def unpinned(name: str, expected: dict[str, str | None], found: dict[str, str]) 
         + (
             f"to pin what was imported, paste {found[split]}"
             if split in found
-            else "the import printed what to paste"
+            else "`vitscale check` prints what to paste"
         )
         for split, pin in expected.items()
         if pin is None
     ]
 
 
-def unpinned_in(download: dict[str, dict]) -> list[str]:
-    """Return the lines for all entries of `download`, in the pipeline's folder."""
+def unpinned_in(download: dict[str, dict], pipeline: Path) -> list[str]:
+    """Return the lines for all entries of a pipeline's `download`."""
     lines = []
     for name, entry in download.items():
-        note = kept_import(name) / NOTE
+        note = pipeline / kept_import(name) / NOTE
         found = json.loads(note.read_text(encoding="utf-8"))["found"] if note.exists() else {}
         lines += unpinned(name, entry["sha256"], found)
     return lines

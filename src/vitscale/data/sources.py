@@ -13,6 +13,7 @@ import sys
 import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def _mirrored(name: str) -> Container | None:
     mirror = os.environ.get("VITSCALE_MIRROR")
     container = find(Path(mirror), name) if mirror else None
     if mirror and not container:
-        print(f"{mirror} has no {_forms(name)}", file=sys.stderr, flush=True)
+        print(f"VITSCALE_MIRROR={mirror} has no {_forms(name)}", file=sys.stderr, flush=True)
     return container
 
 
@@ -140,7 +141,23 @@ def _write(
     elif entry.source in CIFAR:
         _write_arrays(Arrays(*read_cifar(entry.source, archive(CIFAR[entry.source]))), out)
     else:
-        raise UserError(f"{name}: set VITSCALE_MIRROR to a folder that has {_forms(name)}")
+        raise UserError(
+            f"{name}: set VITSCALE_MIRROR to the folder that has {_forms(name)}; where DVC has removed the "
+            "data, `git checkout params.yaml && dvc checkout` brings it back"
+        )
+
+
+def _settings(entry: Download) -> dict[str, Any]:
+    return {key: value for key, value in asdict(entry).items() if key != "sha256"}
+
+
+def keep(entry: Download, raw: Path, kept: Path) -> None:
+    """Keep a data set that is in the workspace, as after `dvc pull`, until it is pinned."""
+    if all((raw / split).is_dir() for split in SPLITS) and not (kept / NOTE).exists():
+        found = {split: fingerprint(raw / split) for split in SPLITS}
+        shutil.rmtree(kept, ignore_errors=True)
+        _link(raw, kept)
+        write_json(kept / NOTE, {"settings": _settings(entry), "files": None, "found": found})
 
 
 def _whole(kept: Path, found: dict[str, str]) -> bool:
@@ -167,16 +184,19 @@ def bring(name: str, entry: Download, out: Path, kept: Path) -> dict[str, str]:
         container = Zip(archive(TINY_IMAGENET))
     members = list(container.members()) if container else []
     note = {
-        "settings": {key: value for key, value in asdict(entry).items() if key != "sha256"},
+        "settings": _settings(entry),
         "files": hashlib.sha256("".join(map(Decoded.line, members)).encode()).hexdigest(),
     }
     known = json.loads((kept / NOTE).read_text(encoding="utf-8")) if (kept / NOTE).exists() else {}
     found = known.get("found", {})
     if known.get("settings") == note["settings"] and _whole(kept, found):
-        is_same, is_pinned = not container or known["files"] == note["files"], found == entry.sha256
+        is_same = not container or known["files"] in (None, note["files"])
+        is_pinned = found == entry.sha256
         if container and not is_same:
             then = "what was imported is pinned, and taken" if is_pinned else "it is imported again"
-            say(f"{container.where} has changed since {name} was imported; {then}")
+            say(f"{container.where} is not what {name} was imported from, or has changed; {then}")
+        elif not container and entry.source == "imagefolder":
+            say(f"{name}: taken from what was imported before, in {kept}")
         if is_same or is_pinned:
             _link(kept, out)
             if is_pinned:

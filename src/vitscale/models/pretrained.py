@@ -217,11 +217,15 @@ def hub_reason(name: str, revision: str | None, error: Exception) -> str:
     """Return why a repository can't be had, in words, for what the hub's client or a damaged file raised."""
     from huggingface_hub.errors import (
         GatedRepoError,
+        LocalEntryNotFoundError,
         RemoteEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
+    if isinstance(error, LocalEntryNotFoundError):  # of which the first cause says why
+        while error.__cause__ is not None:
+            error = error.__cause__  # type: ignore[assignment]
     if isinstance(error, GatedRepoError):
         return f"it is gated: accept its terms on https://huggingface.co/{name}, then `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
