@@ -1,5 +1,6 @@
 """An import is kept: it ends in success without a pin, decodes nothing twice, and says what changed."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ from archives import documented, make_set, members_of
 from counted import counted, forget_outputs, outputs, spoil
 from layouts import classes_of, dot, said, write_form
 from tiny import ROOT, run
+from vitscale.base.digests import md5
+from vitscale.commands.prune import prune
 from vitscale.data.sources import SPLITS
 from works import UNKNOWN, WRONG
 
@@ -153,3 +156,18 @@ def test_a_colleague_pins_what_was_pulled(work):
     result = work.run("download")
     assert result.returncode == 0, result.stderr
     assert outputs(work) == before and not (work.folder / ".vitscale/imports/things").exists()
+
+
+def test_pruning_stays_in_its_folder(work, tmp_path):
+    """A lock from elsewhere names a data set, or an output, above the pipeline, and `prune` deletes that."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "photo.png").write_bytes(b"mine")
+    kept = work.folder / ".vitscale/imports/gone"
+    kept.mkdir(parents=True)
+    above = os.path.relpath(victim, kept.parent)
+    out = {"path": os.path.relpath(victim, work.folder), "hash": "md5", "md5": md5(victim)}
+    stages = {f"download@{above}": {"cmd": "x"}, "download@gone": {"cmd": "x", "outs": [out]}}
+    (work.folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
+    assert prune(work.folder, dry=False)[-1] == str(kept) and not kept.exists()
+    assert (victim / "photo.png").read_bytes() == b"mine"

@@ -8,6 +8,7 @@ weights don't fit: a line that says why, and exit code 1.
 """
 
 import argparse
+import json
 import re
 import tempfile
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def as_yaml(key: str, entry: dict[str, Any]) -> str:
             re.fullmatch(r"[\w./-]+( [\w./-]+)*", value)
             and parse_yaml(f"a: {value}".encode(), "")["a"] == value
         )
-        return value if plain else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return value if plain else json.dumps(value, ensure_ascii=False)
 
     return "\n".join([f"  {word(key)}:", *(f"    {name}: {word(value)}" for name, value in entry.items())])
 
@@ -159,6 +160,7 @@ def inspect(wanted: str) -> str:
                 raise UserError(f"{name} is the name of neither {kinds}")
             folder = pretrained.mirrored(name)
             found = of_mirror(folder, name, revision or None) if folder else of_hub(name, revision or None)
+        what = described(found.config)
     except UserError:
         raise
     except ValueError as error:
@@ -169,7 +171,7 @@ def inspect(wanted: str) -> str:
         raise UserError(f"{name} can't be looked at ({reason}); {way_out}") from error
     last = name.rsplit("/", 1)[-1] if "/" in name else name.replace("_Weights", "").lower()
     key = re.sub(r"[^A-Za-z0-9_-]+", "-", last)
-    lines = [f"{name} {'fits' if found.seen else 'may fit'}: {described(found.config)}", *found.remarks]
+    lines = [f"{name} {'fits' if found.seen else 'may fit'}: {what}", *found.remarks]
     return "\n".join([*(f"  # {line}" for line in lines), as_yaml(key, found.entry)])
 
 

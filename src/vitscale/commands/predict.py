@@ -46,10 +46,16 @@ def image_files(path: Path) -> list[Path]:
         return [path]
     inside = []
     for file in sorted(path.rglob("*")):
-        if file.is_file():
+        if not file.is_file():
+            continue
+        try:
             with open(file, "rb") as content:
-                if is_image(file.name, content.read(HEAD)):
-                    inside.append(file)
+                head = content.read(HEAD)
+        except OSError:
+            inside.append(file)  # which says why when it is read
+            continue
+        if is_image(file.name, head):
+            inside.append(file)
     if not inside:
         raise UserError(f"{path} holds no image")
     return inside

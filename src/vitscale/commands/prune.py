@@ -7,6 +7,7 @@ the run left stays where it is. DVC's cache keeps the runs, so that an entry tha
 
 import argparse
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def prune(pipeline: Path, dry: bool) -> list[str]:
         lines.append(f"dvc.lock: {label}")
         for out in outs:
             path = pipeline / out["path"]
-            if not path.exists():
+            if (
+                not path.exists() or pipeline.resolve() not in path.resolve().parents
+            ):  # a lock may say anything
                 continue
             if md5(path) != out["md5"]:
                 lines.append(f"{path} stays: it is not what {label} left")
@@ -52,8 +55,12 @@ def prune(pipeline: Path, dry: bool) -> list[str]:
             lines.append(str(path))
             if not dry:
                 take_away(path, pipeline)
-        if label.startswith("download@") and not dry:
-            shutil.rmtree(pipeline / kept_import(label.removeprefix("download@")), ignore_errors=True)
+        kind, _, key = label.partition("@")
+        kept = pipeline / kept_import(key)
+        if kind == "download" and re.fullmatch(r"[A-Za-z0-9_-]+", key) and kept.is_dir():
+            lines.append(str(kept))
+            if not dry:
+                shutil.rmtree(kept)
     if gone and not dry:
         with modify_yaml(os.fspath(pipeline / "dvc.lock")) as content:
             for label in gone:

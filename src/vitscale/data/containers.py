@@ -17,6 +17,10 @@ from vitscale.base.errors import UserError, shown
 from vitscale.data.decode import HEAD, MAX_BYTES, has_image_ending
 
 ENDINGS = ("", ".zip", ".tar", ".tar.gz", ".tgz")  # in the order in which a mirror is asked
+LONG_NAMES, LONGEST = (
+    (b"L", b"K", b"x", b"g", b"X"),
+    1 << 20,
+)  # headers that tarfile reads whole, and their bytes
 GROWTH, ALWAYS = 200, 1 << 30  # how many times its size an archive may unpack to, and how much any may
 DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
@@ -207,9 +211,12 @@ class Header(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> "Header":
         """Return the header in a block."""
         try:
-            return super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+            header = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
         except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError(f"what follows is no header: {error}") from error
+        if header.type in LONG_NAMES and header.size > LONGEST:
+            raise tarfile.ReadError(f"a name of {header.size} bytes")
+        return header
 
 
 class Tar(Container):
@@ -235,14 +242,18 @@ class Tar(Container):
                         archive.members = []  # type: ignore[attr-defined]  # else all are kept, a kilobyte each
                         name = info.name
                         yield info, first
-                    while packed and content.read(1 << 20):  # gzip's own check stands at the end
-                        pass
+                    # gzip's own check stands at the end; and another archive may follow, as `cat` puts them.
+                    while block := archive.fileobj.read(1 << 20):
+                        if block.strip(b"\0"):
+                            raise self.fault(
+                                " goes on after its end, as several in one file do", "pack it again"
+                            )
             except (*DAMAGE, tarfile.TarError) as error:
                 raise self.damaged(f"what follows {name}" if name else "it", error) from error
 
     def members(self) -> Iterator[Member]:
-        """Yield the members in the archive's order."""
-        seen = set()
+        """Yield the members in the archive's order; no check of contents is in it, so its own time counts."""
+        seen, time = set(), self.where.stat().st_mtime_ns
         for index, (info, first) in enumerate(self._entries()):
             name = self.member_name(info.name)
             if info.isdir():
@@ -255,7 +266,7 @@ class Tar(Container):
             seen.add(name)
             self.check(name, info.size)
             head = b"" if has_image_ending(name) else first(HEAD)
-            yield Member(name, info.size, f"{info.size} {info.mtime}", head, index)
+            yield Member(name, info.size, f"{info.size} {info.mtime} {time}", head, index)
 
     def read(self, wanted: Iterable[Member]) -> Iterator[tuple[Member, Content]]:
         """Yield members with their contents."""

@@ -1,7 +1,8 @@
 """One rule for each kind of image file, for data sets and for `predict` alike.
 
 An image is turned as its EXIF orientation says. Of an animation the first frame counts. Transparency is laid
-on `BACKGROUND`, on which black and white drawings both show. Of 16 bits a channel the high 8 are kept. CMYK
+on `BACKGROUND`, on which black and white drawings both show. Of 16 bits a channel the high 8 are kept (of a
+colour PPM Pillow rounds them). CMYK
 and palettes become RGB as Pillow converts them. Then the centre square is scaled: Hamming's filter where it
 shrinks (as sharp as bicubic for half the time), bicubic where it grows. A JPEG of at least twice the size is
 decoded at a half, a quarter or an eighth.
@@ -10,13 +11,16 @@ decoded at a half, a quarter or an eighth.
 import io
 import os
 import warnings
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder is started
 BACKGROUND = (128, 128, 128)
 MAX_BYTES = 256 << 20  # of a file
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF's tags
 MAX_PIXELS = 178_956_970  # twice what Pillow warns of: 512 MiB as RGB
 
 # By their names these should be images: those that are taken, and others that would be missed if left out.
@@ -49,19 +53,33 @@ def is_image(name: str, head: bytes) -> bool:
     return has_image_ending(name) or head.startswith(SIGNATURES) or boxed
 
 
+def _check(image: ImageFile) -> None:
+    """Refuse what Pillow would read otherwise than it is meant, without a word."""
+    rawmode = str(image.tile[0][3]) if image.format == "PNG" and "transparency" in image.info else ""
+    if rawmode in ("L;2", "L;4", "I;16B", "RGB;16B"):
+        raise ValueError(f"a transparent shade of {rawmode.split(';')[1].rstrip('B')} bits")
+    if image.format == "TIFF" and image.mode.startswith("I;16"):
+        tags = getattr(image, "tag_v2", {})
+        if tags.get(BITS_PER_SAMPLE) != (16,) or tags.get(PHOTOMETRIC) != 1:
+            raise ValueError("12 bits a channel, or a zero that is white")
+
+
+def _turn(image: Image.Image) -> None:
+    """Turn an image as its EXIF says, where that can be read."""
+    with suppress(Exception):  # of notes, parsers raise whatever they like
+        ImageOps.exif_transpose(image, in_place=True)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    """Return an opened image as RGB."""
-    transparency = image.info.get("transparency")
+    """Return a loaded image as RGB."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        if transparency is not None:
-            raise ValueError("16 bits a channel with a transparent shade")
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode}: numbers of unknown range")
-    elif isinstance(transparency, tuple) and max(transparency) > 255:
-        raise ValueError("16 bits a channel with a transparent colour")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        is_bmp, image = image.format == "BMP", image.convert("RGBA")
+        if is_bmp and image.getchannel("A").getextrema() == (0, 0):  # a channel that nobody filled
+            return image.convert("RGB")
         return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
     return image.convert("RGB")
 
@@ -84,7 +102,9 @@ def square(content: bytes, side: int, resize: bool = True) -> np.ndarray:
                 raise ValueError(f"{file.width}x{file.height} pixels, more than {MAX_PIXELS}")
             if resize and file.format in ("JPEG", "MPO"):
                 file.draft(None, (2 * side, 2 * side))
-            ImageOps.exif_transpose(file, in_place=True)
+            _check(file)
+            file.load()
+            _turn(file)
             image = _rgb(file)
     except Image.UnidentifiedImageError:
         raise ValueError(f"it is none of {', '.join(FORMATS)}") from None

@@ -179,7 +179,7 @@ def _sorted(places: list[int], read: Read, size: int, start: int = 0) -> Iterato
         yield from places
         return
     # A few bytes tell most apart; of those that are alike more are read at a time.
-    stop = min(size, start + max(64, min(HELD // len(places), 1024 + 64 * start)))
+    stop = min(size, start + max(64, size // 500, min(HELD // len(places), 1024 + 64 * start)))
     keys = {place: read(place, start, stop) for place in places}
     alike = [list(group) for _, group in groupby(sorted(places, key=keys.__getitem__), keys.__getitem__)]
     del keys

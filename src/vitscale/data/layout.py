@@ -20,6 +20,7 @@ from vitscale.data.decode import has_image_ending, is_hidden, is_image
 
 HELD_OUT = ("test", "val", "validation")
 TINY_IMAGENET_LABELS = "val_annotations.txt"  # in its val/, beside the images
+MAX_LABELS = 64 << 20  # bytes
 SHOWN = 6  # kinds of files that are named
 
 Classes = dict[str, list[Member]]
@@ -108,8 +109,12 @@ def _labels(content: bytes, where: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for line in filter(str.strip, lines):
         mark = next((mark for mark in "\t," if mark in line), None)
-        fields = next(csv.reader([line], delimiter=mark)) if mark else line.split()
+        try:
+            fields = next(csv.reader([line], delimiter=mark)) if mark else line.split()
+        except csv.Error:
+            fields = []
         if len(fields) < 2:
+            line = line if len(line) < 80 else f"{line[:80]}…"
             raise UserError(shown(f"{where}: {line!r} is no line of a file and its class"))
         name, label = PurePosixPath(nfc(fields[0].strip())), nfc(fields[1].strip())
         if found.setdefault(name.name, label) != label:
@@ -198,6 +203,10 @@ def arrange(where: object, members: list[Member], labels: str | None, read: Read
             test = place.classes(where)
         elif path:
             said = f"{where}: {path}"
+            if by_name[path].size > MAX_LABELS:
+                raise UserError(
+                    shown(f"{said} has more than the {MAX_LABELS} bytes that a file of labels may")
+                )
             test = _labelled(place, set(train), _labels(read(by_name[path]), said), said)
             used |= {path} if test else set()
         if test:

@@ -1,11 +1,33 @@
-"""The fingerprints in params.yaml, held against those that were found."""
+"""The entries of params.yaml's `download`, and their fingerprints held against those that were found."""
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from vitscale.base.errors import UserError
 
 NOTE = "import.json"  # in the folder of an import that is kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """An entry of params.yaml's `download`.
+
+    `classes` for digits alone, `image_size` for images of any size, `labels` for held-out ones that lie in no
+    class folders.
+    """
+
+    source: str
+    sha256: dict[str, str | None]
+    classes: list[int] | None = None
+    image_size: int = 32
+    labels: str | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the fingerprints."""
+        return {key: value for key, value in asdict(self).items() if key != "sha256"}
 
 
 def kept_import(key: str) -> Path:
@@ -32,7 +54,8 @@ def unpinned_in(download: dict[str, dict], pipeline: Path) -> list[str]:
     lines = []
     for name, entry in download.items():
         note = pipeline / kept_import(name) / NOTE
-        found = json.loads(note.read_text(encoding="utf-8"))["found"] if note.exists() else {}
+        known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+        found = known["found"] if known.get("settings") == Download(**entry).settings else {}
         lines += unpinned(name, entry["sha256"], found)
     return lines
 

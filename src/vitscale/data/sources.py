@@ -11,9 +11,8 @@ import os
 import shutil
 import sys
 import unicodedata
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,24 +23,9 @@ from vitscale.data.containers import ENDINGS, Container, Member, Zip, content_of
 from vitscale.data.imports import Decoded, fingerprint, write_split
 from vitscale.data.layout import arrange
 from vitscale.data.official import CIFAR, TINY_IMAGENET, archive, read_cifar
-from vitscale.data.pins import NOTE
+from vitscale.data.pins import NOTE, Download
 
 SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Download:
-    """An entry of params.yaml's `download`.
-
-    `classes` for digits alone, `image_size` for images of any size, `labels` for held-out ones that lie in no
-    class folders.
-    """
-
-    source: str
-    sha256: dict[str, str | None]
-    classes: list[int] | None = None
-    image_size: int = 32
-    labels: str | None = None
 
 
 @dataclass
@@ -147,17 +131,13 @@ def _write(
         )
 
 
-def _settings(entry: Download) -> dict[str, Any]:
-    return {key: value for key, value in asdict(entry).items() if key != "sha256"}
-
-
 def keep(entry: Download, raw: Path, kept: Path) -> None:
     """Keep a data set that is in the workspace, as after `dvc pull`, until it is pinned."""
     if all((raw / split).is_dir() for split in SPLITS) and not (kept / NOTE).exists():
         found = {split: fingerprint(raw / split) for split in SPLITS}
         shutil.rmtree(kept, ignore_errors=True)
         _link(raw, kept)
-        write_json(kept / NOTE, {"settings": _settings(entry), "files": None, "found": found})
+        write_json(kept / NOTE, {"settings": entry.settings, "files": None, "found": found})
 
 
 def _whole(kept: Path, found: dict[str, str]) -> bool:
@@ -184,7 +164,7 @@ def bring(name: str, entry: Download, out: Path, kept: Path) -> dict[str, str]:
         container = Zip(archive(TINY_IMAGENET))
     members = list(container.members()) if container else []
     note = {
-        "settings": _settings(entry),
+        "settings": entry.settings,
         "files": hashlib.sha256("".join(map(Decoded.line, members)).encode()).hexdigest(),
     }
     known = json.loads((kept / NOTE).read_text(encoding="utf-8")) if (kept / NOTE).exists() else {}

@@ -64,6 +64,9 @@ def _pickled(path: Path, device: str) -> dict[str, Tensor]:
         raise ValueError(f"has a {path.name} with other things than tensors by name")
     if sum(each.nbytes for each in state.values()) > path.stat().st_size:  # one value stands for many
         raise ValueError(f"has a {path.name} whose tensors are larger than the file")
+    floats = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    if odd := [name for name, each in state.items() if each.is_floating_point() and each.dtype not in floats]:
+        raise ValueError(f"has {odd[0]} of type {state[odd[0]].dtype}; we take {', '.join(DTYPES)}")
     return {name: each.float() if each.is_floating_point() else each for name, each in state.items()}
 
 

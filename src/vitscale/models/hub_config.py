@@ -179,7 +179,7 @@ def model_config(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     # A smaller one than ours does no more than ours: it counts where a token's variance is as small. Of
     # DeiT-tiny, which has 1e-12, ours moves features by 3e-5 of their spread: far below bfloat16's steps.
     eps = config["layer_norm_eps"]
-    if not isinstance(eps, int | float) or not eps <= VitConfig.layer_norm_eps:
+    if not isinstance(eps, int | float) or not 0 < eps <= VitConfig.layer_norm_eps:
         ours["layer_norm_eps"] = eps
     if kind == "deit":
         ours["distilled"] = True

@@ -165,7 +165,10 @@ def gather(source: Path, folder: Path) -> str:
     """Put links to a repository's files, and to nothing else of it, into a folder; return their digest."""
     for name in (*HUB_FILES, weights_in(source).name):
         if name != PROCESSOR or (source / name).exists():
-            (folder / name).symlink_to((source / name).resolve(strict=True))
+            file = (source / name).resolve(strict=True)
+            if not file.is_file():
+                raise ValueError(f"has a {name} that is no file")
+            (folder / name).symlink_to(file)
     return digest(folder)
 
 

@@ -23,11 +23,12 @@ def _channels(test: Callable[[float], bool], words: str) -> Rule:
     return lambda value: value is None or passes(value), f"three numbers {words}"
 
 
-COUNT: Rule = (lambda value: type(value) is int and value >= 1, "a whole number from 1")
+COUNT: Rule = (lambda value: type(value) is int and 1 <= value <= 10**6, "a whole number from 1 to a million")
 RATE: Rule = (lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1")
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("image_size", "patch_size", "dim", "depth", "heads", "mlp_dim"), COUNT),
     **dict.fromkeys(("dropout", "stochastic_depth"), RATE),
+    "depth": (lambda value: type(value) is int and 1 <= value <= 1000, "a whole number from 1 to 1000"),
     "pool": _one_of("class", "mean"),
     "positions": _one_of("learned", "sincos"),
     "layer_norm_eps": (lambda value: _number(value) and 0 < value < 1, "a number between 0 and 1"),
@@ -40,7 +41,7 @@ RULES: dict[str, Rule] = {
     ),
     "interpolation": _one_of("bilinear", "bicubic"),
     "mean": _channels(lambda value: 0 <= value <= 1, "from 0 to 1"),
-    "std": _channels(lambda value: value > 0, "above 0"),
+    "std": _channels(lambda value: value > 1e-6, "above 0.000001"),
 }
 
 

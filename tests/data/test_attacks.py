@@ -117,4 +117,4 @@ def test_the_pin_of_another_import(tmp_path, monkeypatch):
     note = '{"settings": {"image_size": 16}, "files": "", "found": {"train": "old", "test": "old"}}'
     (folder / pins.NOTE).write_text(note)
     entry = {"source": "imagefolder", "image_size": 64, "sha256": {"train": None, "test": None}}
-    assert not any("paste old" in line for line in pins.unpinned_in({"things": entry}))
+    assert not any("paste old" in line for line in pins.unpinned_in({"things": entry}, tmp_path))
