@@ -25,7 +25,7 @@ from vitscale.base.errors import UserError
 from vitscale.base.fetch import fetch as fetch_file
 from vitscale.models import checkpoints, hub_config, timm_config, torchvision_weights
 from vitscale.models.hub_names import TIMM_VIT, TRANSFORMERS_VIT, resnet_state, vit_state
-from vitscale.models.store import ModelConfig, check_tensors
+from vitscale.models.store import INPUT, ModelConfig, check_tensors
 
 CONFIG, PROCESSOR = HUB_FILES = ("config.json", "preprocessor_config.json")  # timm has the first alone
 MOST_CLASSES = 1_000_000  # a file on the hub may say anything
@@ -66,7 +66,10 @@ def convert(config: dict[str, Any], processor: dict[str, Any] | None, state: dic
             "has no classifier, though its config.json says so in architectures; take other weights"
         )
     names = (timm_config if timm else hub_config).class_names(config, count) if count else []
-    return content | {"classes": names}, ours
+    content |= {"classes": names}
+    # What it wants of its input comes last, as ever: the same weights shall give the same bytes.
+    order = [*(name for name in content if name not in INPUT), *INPUT]
+    return {name: content[name] for name in order}, ours
 
 
 def transformers_config(
