@@ -57,7 +57,12 @@ def test_hub_weights(mirror):
         "classes": ["class 0", "class 1", "class 2"],
         "image_size": 32,
     }
-    assert list(config.to_json())[-4:] == ["classes", "interpolation", "mean", "std"]  # else other bytes, and all reruns
+    assert list(config.to_json())[-4:] == [
+        "classes",
+        "interpolation",
+        "mean",
+        "std",
+    ]  # else other bytes, and all reruns
     back = to_theirs(state, vit_names(TRANSFORMERS_VIT, 2), 8)
     assert back.keys() == theirs.state_dict().keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in theirs.state_dict().items())
