@@ -30,7 +30,10 @@ def few_images(mirror: Path, name: str = "few", image_size: int = 32) -> dict:
     return entry | {"sha256": bring(name, Download(**entry), mirror / "written", mirror / "kept")}
 
 
-@pytest.mark.parametrize("start", ["resnet18-imagenet1k", "vit_b16-imagenet1k"])
+@pytest.mark.parametrize(
+    "start",
+    ["resnet18-imagenet1k", pytest.param("vit_b16-imagenet1k", marks=pytest.mark.slow)],  # 86M weights
+)
 def test_the_example_runs_where_the_weights_are(mirror, tmp_path, start):
     """examples/imagenet1k doesn't run where the weights can be had, or its rows don't stand beside the published figures."""
     params = read_yaml(ROOT / "examples/imagenet1k/params.yaml")
