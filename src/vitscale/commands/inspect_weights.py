@@ -22,7 +22,7 @@ from vitscale.base.errors import UserError
 from vitscale.models import checkpoints, pretrained, timm_config, torchvision_weights
 from vitscale.models.store import ModelConfig, build, count_parameters
 from vitscale.models.vit import VitConfig
-from vitscale.pipeline.schema import TorchvisionName
+from vitscale.pipeline.schema import COMMIT, HUB_NAME, TorchvisionName
 
 UNKNOWN_REVISION = "0" * 40
 
@@ -88,7 +88,7 @@ def of_mirror(folder: Path, name: str, revision: str | None) -> Inspected:
         found = pretrained.gather(folder, Path(links))
         content, state = pretrained.shapes_of(Path(links))
     remarks = [f"from {folder}, which doesn't say data and license: fill them in"]
-    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+    if not re.fullmatch(COMMIT, revision or ""):
         revision = None
         remarks.append("nor the revision: in place of the zeros put its commit, to fetch it from the hub too")
     entry = entry_of(name, revision or UNKNOWN_REVISION, found)
@@ -155,7 +155,7 @@ def inspect(wanted: str) -> str:
                 raise UserError(f"{wanted}: torchvision's weights have no revision; leave out @{revision}")
             found = of_torchvision(name)
         else:
-            if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+            if not re.fullmatch(HUB_NAME, name):
                 kinds = "a repository of the hub (owner/name) nor torchvision's weights (X_Weights.Y)"
                 raise UserError(f"{name} is the name of neither {kinds}")
             folder = pretrained.mirrored(name)

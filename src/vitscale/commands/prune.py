@@ -18,6 +18,7 @@ from vitscale.data.pins import kept_import
 from vitscale.pipeline.consistency import check
 from vitscale.pipeline.graph import pipeline_in
 from vitscale.pipeline.recorded import leftovers
+from vitscale.pipeline.schema import NAME
 
 
 def take_away(path: Path, pipeline: Path) -> None:
@@ -57,7 +58,7 @@ def prune(pipeline: Path, dry: bool) -> list[str]:
                 take_away(path, pipeline)
         kind, _, key = label.partition("@")
         kept = pipeline / kept_import(key)
-        if kind == "download" and re.fullmatch(r"[A-Za-z0-9_-]+", key) and kept.is_dir():
+        if kind == "download" and re.fullmatch(NAME, key) and kept.is_dir():
             lines.append(str(kept))
             if not dry:
                 shutil.rmtree(kept)

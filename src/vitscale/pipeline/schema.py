@@ -10,7 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
+NAME = r"^[A-Za-z0-9_-]+$"
+HUB_NAME = r"^[\w-][\w.-]*/[\w-][\w.-]*$"
+COMMIT = r"^[0-9a-f]{40}$"
+
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -134,8 +138,8 @@ class Sgd(Recipe):
 
 class HuggingFace(Entry):
     source: Literal["huggingface"]
-    name: Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*/[\w-][\w.-]*$")]
-    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    name: Annotated[str, StringConstraints(pattern=HUB_NAME)]
+    revision: Annotated[str, StringConstraints(pattern=COMMIT)]
     hub_sha256: Sha256 | None
     sha256: Sha256 | None
     data: Name
