@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code
 from vitscale.base.entries import Row
 from vitscale.pipeline.entry import train_entry
 from vitscale.pipeline.stage import Stage, run
+from vitscale.runtime.watch import watched
 
 
 def main(stage: Stage) -> None:
@@ -22,4 +23,5 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run(main, __file__)
+    with watched():
+        run(main, __file__)

@@ -53,7 +53,7 @@ def share_statistics(model: nn.Module, device: torch.device) -> None:
 
 def share_gradients(model: nn.Module) -> nn.Module:
     """Return a model whose backward pass leaves the means of all processes' gradients."""
-    return DistributedDataParallel(model, broadcast_buffers=False) if PROCESSES > 1 else model
+    return DistributedDataParallel(model, forward_sync_buffers=False) if PROCESSES > 1 else model
 
 
 def shared(model: nn.Module, now: bool) -> AbstractContextManager:
