@@ -1,4 +1,4 @@
-"""The device, its threads and its precision."""
+"""Which device computes, with how many threads."""
 
 import os
 import subprocess
@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from trainings import CPU
 from vitscale.base.errors import UserError
 from vitscale.runtime import device
-from vitscale.runtime.device import Compute
 
 
 @pytest.fixture
@@ -102,87 +100,3 @@ def test_each_process_claims_a_cuda_device_of_its_own(tmp_path):
         for process in processes:
             process.kill()
             process.communicate()
-
-
-@pytest.mark.parametrize(
-    ("precision", "native", "wanted"),
-    [
-        ("float32", True, torch.float32),
-        ("float32", False, torch.float32),
-        ("bfloat16", True, torch.bfloat16),
-        ("bfloat16", False, torch.bfloat16),
-        ("auto", True, torch.bfloat16),
-        ("auto", False, torch.float32),
-    ],
-)
-def test_precision(precision, native, wanted, monkeypatch):
-    """A forward pass runs in another precision than params.yaml's, or than the hardware's where it leaves the choice."""
-    monkeypatch.setattr(device, "has_native_bfloat16", lambda device: native)
-    with Compute(CPU.device, precision).autocast():
-        assert nn.Linear(4, 4)(torch.ones(1, 4)).dtype == wanted
-    assert nn.Linear(4, 4)(torch.ones(1, 4)).dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "wanted"),
-    [
-        ({}, False),
-        ({"avx512": True, "avx512_bf16": False}, False),
-        ({"avx512_bf16": True}, True),
-        ({"amx_bf16": True}, True),
-    ],
-)
-def test_native_bfloat16_on_a_cpu(capabilities, wanted, monkeypatch):
-    """bfloat16 is chosen where the CPU only emulates it, or isn't where it has it."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert device.has_native_bfloat16(CPU.device) is wanted
-
-
-LISTING = """processor\t: 0
-vendor_id\t: GenuineIntel
-cpu family\t: 6
-model\t\t: 85
-model name\t: Intel(R) Xeon(R)
-stepping\t: 7
-microcode\t: 0x1
-cpu MHz\t\t: 2800.1
-flags\t\t: fpu sse2 avx avx2 fma avx512f avx512_vnni aperfmperf
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "same"),
-    [
-        ("GenuineIntel", "AuthenticAMD", False),
-        ("family\t: 6", "family\t: 7", False),
-        (": 85", ": 143", False),
-        (" avx512_vnni", "", False),
-        (" avx512_vnni", " avx512_vnni amx_bf16", False),
-        ("2800.1", "1200.7", True),
-        ("0x1", "0x2", True),
-        (" aperfmperf", " aperfmperf vmscape", True),
-    ],
-)
-def test_a_kind_of_processor(old, new, same, tmp_path):
-    """A training goes on, on a processor that rounds otherwise, from a checkpoint of another kind; or not on its own kind."""
-    listings = []
-    for text in (LISTING, LISTING.replace(old, new)):
-        (tmp_path / "cpuinfo").write_text(text + "\n" + text.replace("processor\t: 0", "processor\t: 1"))
-        listings.append(device.processor(tmp_path / "cpuinfo"))
-    assert (listings[0] == listings[1]) == same
-
-
-@pytest.mark.parametrize("name", device.KERNELS)
-def test_identity_has_what_chooses_kernels(name, monkeypatch):
-    """A checkpoint made with other kernels, or on another processor, is taken for one's own."""
-    monkeypatch.delenv(name, raising=False)
-    before = CPU.identity()
-    monkeypatch.setenv(name, "AVX2")
-    assert CPU.identity() != before
-    monkeypatch.setattr(device, "processor", lambda: ("another",))
-    assert "another" in CPU.identity()
-
-
-def test_a_processor_without_linux(tmp_path):
-    """Where /proc/cpuinfo is absent a training ends in a traceback, or all processors are one."""
-    assert any(device.processor(tmp_path / "none"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainings import ADAMW, MUON, RESNET, SGD, VIT, Nowhere, raw, training_of
-from vitscale.runtime.device import can_compile
+from vitscale.runtime.compiler import can_compile
 from vitscale.training import checkpoint as checkpoint_module
 from vitscale.training.checkpoint import Checkpoint, checkpoint_for
 from vitscale.training.loop import Training, fit

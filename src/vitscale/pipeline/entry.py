@@ -12,7 +12,8 @@ from vitscale.data.augment import Policy
 from vitscale.models.store import load_model, save_model
 from vitscale.models.vit import VitConfig
 from vitscale.pipeline.stage import Stage
-from vitscale.runtime.device import can_compile, setup
+from vitscale.runtime.compiler import can_compile
+from vitscale.runtime.device import setup
 from vitscale.training.checkpoint import checkpoint_for
 from vitscale.training.loop import Plan, Training, fit
 from vitscale.training.optimizers import Recipe

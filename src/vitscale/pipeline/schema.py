@@ -206,7 +206,7 @@ class Params(Entry):
     lr: Positive
     seed: Seed
     split_seed: Seed
-    precision: Literal["auto", "bfloat16", "float32"]
+    precision: Literal["auto", "bfloat16", "float16", "float32"]
     target: Name
     download: dict[
         Name, Annotated[Cifar | Digits | ImageFolder | TinyImageNet, Field(discriminator="source")]

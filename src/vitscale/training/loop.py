@@ -20,7 +20,8 @@ from vitscale.data.arrays import Split, stratified
 from vitscale.data.augment import Policy, augment, generator_for
 from vitscale.models.store import Classifier
 from vitscale.runtime import distributed
-from vitscale.runtime.device import Compute, can_compile
+from vitscale.runtime.compiler import can_compile
+from vitscale.runtime.device import Compute
 from vitscale.training.checkpoint import Checkpoint
 from vitscale.training.inference import predict
 from vitscale.training.optimizers import Recipe, learning_rate, make_optimizers
