@@ -118,7 +118,7 @@ def test_second_process_on_the_same_training_waits(copy, tmp_path):
     shutil.copytree(copy, tmp_path / "other", symlinks=True)
     first = run("python", "stages/finetune.py", "vit-digits", cwd=copy)
     lock = next((tmp_path / "checkpoints").glob("finetune@*.lock"))
-    with locked(lock):
+    with locked(lock, "nothing"):
         second = subprocess.Popen(
             ["python", "stages/finetune.py", "vit-digits"],
             cwd=tmp_path / "other",

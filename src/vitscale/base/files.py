@@ -1,14 +1,18 @@
 """Files that are written whole or not at all, and locks that a killed process lets go of."""
 
-import fcntl
+import errno
 import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from vitscale.base.errors import UserError
 from vitscale.base.processes import RANK
 
 
@@ -64,23 +68,46 @@ def link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive `flock` on a file; a second process says so and waits.
+def lock(path: Path, moved_by: str) -> FileLock | None:
+    """Return a file's exclusive lock, taken for as long as it is referred to; None where another has it.
 
-    A killed holder lets go by itself.
+    The system takes it back when the process ends, however it ends; the file stays. `moved_by` says what has
+    it lie elsewhere, for the UserError where its file system has no locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # To preserve the file rules out filelock's substitute too, a file that a killed process leaves behind.
+    held = FileLock(path, preserve_lock_file=True)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        return None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        raise UserError(
+            f"{path} can't be locked ({error.strerror}): its file system has no locks; use another one, "
+            f"by {moved_by}"
+        ) from error
+    return held
+
+
+@contextmanager
+def locked(path: Path, moved_by: str) -> Iterator[None]:
+    """Hold a file's exclusive lock; a second process says so and waits. Raises UserError as `lock` does.
 
     Of the processes of one stage the first holds it for all.
     """
     if RANK:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"another process is at the same work ({path}); waiting for it to end"
-            print(message, file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    held = lock(path, moved_by)
+    if held is None:
+        message = f"another process is at the same work ({path}); waiting for it to end"
+        print(message, file=sys.stderr, flush=True)
+    while held is None:
+        time.sleep(0.2)
+        held = lock(path, moved_by)
+    try:
         yield
+    finally:
+        held.release()

@@ -1,0 +1,100 @@
+"""Locks: one holder at a time, whatever becomes of it."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vitscale.base import files
+from vitscale.base.errors import UserError
+from vitscale.base.files import lock, locked
+from vitscale.training.checkpoint import checkpoint_for
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from vitscale.base.files import locked
+with locked(Path(sys.argv[1]), "nothing"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Return a function that starts a process which asks for a lock, holds it, and lets go once its input ends."""
+    processes = []
+
+    def start() -> subprocess.Popen:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        source = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[2])}
+        command = [sys.executable, "-c", HOLDER, str(tmp_path / "folder/lock")]
+        processes.append(subprocess.Popen(command, text=True, env=source, **pipes))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        with process:
+            process.kill()
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_a_second_process_says_so_and_waits(holder, tmp_path, end):
+    """Two processes hold a lock, a killed one's is never free again, or one waits without a word."""
+    first = holder()
+    assert first.stdout.readline() == "held\n"
+    second = holder()
+    said = second.stderr.readline()
+    assert "another process is at the same work" in said and str(tmp_path / "folder/lock") in said
+    assert lock(tmp_path / "folder/lock", "nothing") is None
+    first.kill() if end == "kill" else first.stdin.close()
+    assert second.stdout.readline() == "held\n"
+    assert lock(tmp_path / "folder/lock", "nothing") is None
+
+
+def test_a_lock_file_stays(tmp_path):
+    """A lock is free as long as its holder works, or its file goes with it: one who waits would hold a file without a name."""
+    path = tmp_path / "lock"
+    with locked(path, "nothing"):
+        before = path.stat().st_ino
+        assert lock(path, "nothing") is None
+    held = lock(path, "nothing")
+    assert held is not None and path.stat().st_ino == before
+    path.unlink()
+    assert lock(path, "nothing") is not None  # under that name nobody held one
+
+
+def test_an_error_lets_go(tmp_path):
+    """A stage that fails keeps its lock, so that the next one in the same process waits for ever."""
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "lock", "nothing"):
+        1 / 0  # noqa: B018
+    assert lock(tmp_path / "lock", "nothing") is not None
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_file_system_without_locks(code, tmp_path, monkeypatch):
+    """Where there are no locks a stage ends in a traceback, waits for ever, or goes on as if it had one."""
+
+    def flock(file, operation):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path))
+    with pytest.raises(UserError) as caught, checkpoint_for("finetune@x", "a" * 64):
+        pass
+    [said] = str(caught.value).splitlines()
+    assert str(tmp_path / f"finetune@x-{'a' * 32}.lock") in said and "VITSCALE_CHECKPOINTS" in said
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    """A lock that may not be made is taken for one that another process holds: the stage waits for ever."""
+
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError):
+        lock(tmp_path / "lock", "nothing")
