@@ -12,8 +12,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-import backward
-
 aten = torch.ops.aten
 COPIES = {aten._to_copy.default, aten.copy_.default}
 # What the host has to wait for, since it asks for a value, or for a shape that hangs on values.
@@ -63,14 +61,13 @@ class Pretended(FakeTensorMode):
         self.seen: Counter = Counter()
 
     def __enter__(self):
-        self.kept = Tensor.backward, torch.backends.cudnn.enabled
-        Tensor.backward = lambda loss: backward.backward(loss)  # type: ignore[method-assign]
+        self.kept = torch.backends.cudnn.enabled
         torch.backends.cudnn.enabled = False  # its operators have no CPU kernels
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # else `to` would leave `held` behind
         return super().__enter__()
 
     def __exit__(self, *error):
-        Tensor.backward, torch.backends.cudnn.enabled = self.kept  # type: ignore[method-assign]
+        torch.backends.cudnn.enabled = self.kept
         torch.__future__.set_overwrite_module_params_on_conversion(False)
         return super().__exit__(*error)
 
