@@ -10,8 +10,9 @@ from vitscale.data.arrays import Split
 from vitscale.data.augment import Policy
 from vitscale.models.store import Classifier, ModelConfig
 from vitscale.runtime.device import Compute
+from vitscale.training.batches import Plan
 from vitscale.training.checkpoint import Checkpoint
-from vitscale.training.loop import Plan, Training
+from vitscale.training.loop import Training
 from vitscale.training.optimizers import Recipe
 
 CPU = Compute(torch.device("cpu"))

@@ -18,15 +18,17 @@ from vitscale.training.loop import fit
 def shown_in(split, monkeypatch, indices, batch_size=8, epochs=2) -> list[list[list[int]]]:
     """Return the images of every batch of every epoch; the steps must be numbered throughout."""
     training = training_of(split, recipe=ADAMW | {"batch_size": batch_size}, epochs=epochs)
-    training.indices = indices
-    seen, real = [], training.batch
+    training.batches.indices = indices
+    seen, real = [], training.batches.batch
     monkeypatch.setattr(
-        training, "batch", lambda chosen, step: seen.append((step, chosen.tolist())) or real(chosen, step)
+        training.batches,
+        "batch",
+        lambda chosen, step: seen.append((step, chosen.tolist())) or real(chosen, step),
     )
     for epoch in range(epochs):
         training.epoch(epoch)
     assert [step for step, _ in seen] == list(range(training.total_steps))
-    batches, each = [chosen for _, chosen in seen], training.steps_per_epoch
+    batches, each = [chosen for _, chosen in seen], training.batches.steps_per_epoch
     return [batches[epoch * each : (epoch + 1) * each] for epoch in range(epochs)]
 
 
@@ -54,13 +56,13 @@ def test_a_batch_is_the_standardised_images(split):
     """A batch holds other images, labels or scales than asked for, or depends on more than its step."""
     training = training_of(split, policy=OFF)
     chosen = np.array([5, 60, 17])
-    images, targets = training.batch(chosen, 3)
+    images, targets = training.batches.batch(chosen, 3)
     wanted = preprocessing(VIT).to_input(torch.from_numpy(np.array(split.images[chosen])).float())
     assert torch.equal(images, wanted) and targets.argmax(1).tolist() == split.labels[chosen].tolist()
     augmented = training_of(split, policy=LIGHT)
-    first, again, other = (augmented.batch(chosen, step)[0] for step in (3, 3, 4))
+    first, again, other = (augmented.batches.batch(chosen, step)[0] for step in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert not torch.equal(first, training_of(split, policy=LIGHT, seed=1).batch(chosen, 3)[0])
+    assert not torch.equal(first, training_of(split, policy=LIGHT, seed=1).batches.batch(chosen, 3)[0])
 
 
 @pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet18"])
@@ -107,7 +109,7 @@ class Counting:
 def test_images_stay_on_disk(split):
     """On a CPU the training or the scoring loads all images into memory, instead of a batch at a time."""
     assert isinstance(split.images, np.memmap) and split.images.mode == "r"
-    assert training_of(split).split.images is split.images
+    assert training_of(split).batches.split.images is split.images
     counting = Counting(split.images)
     on_disk = Split(counting, split.labels, split.classes)
     training = training_of(on_disk, epochs=1)
@@ -138,9 +140,9 @@ def test_images_larger_than_memory(tmp_path):
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = peak()
     training = training_of(split, config, policy=OFF, fraction=0.5, sizes=[224])
-    order = training.epoch_order(0)
+    order = training.batches.epoch_order(0)
     assert len(order) == count and len(np.unique(order)) == count // 2
     for step in range(3):
-        training.step(*training.batch(order[16 * step : 16 * step + 16], step), step)
+        training.step(*training.batches.batch(order[16 * step : 16 * step + 16], step), step)
     predict(training.model, split.images[-64:], CPU)
     assert peak() - before < 1_000_000

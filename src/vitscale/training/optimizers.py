@@ -7,6 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from vitscale.runtime.precision import chosen
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -46,7 +48,9 @@ class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for matrices, as torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`.
 
     Updates are scaled to the size of AdamW's (Liu et al. 2025, *Muon is scalable for LLM training*, section
-    2.2). Matrices of one shape are orthogonalised together: one by one they took a seventh of a step.
+    2.2). Matrices of one shape are orthogonalised together: one by one they took a seventh of a step. Their
+    products are in bfloat16 where the device multiplies it itself, else in float32, also where a GPU has
+    float16 alone: gradients as small as 1e-8 are 0 there.
     """
 
     def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float):
@@ -66,9 +70,9 @@ class Muon(torch.optim.Optimizer):
                         self.state[matrix]["momentum"] = torch.zeros_like(matrix)
                 averages = [self.state[matrix]["momentum"] for matrix in matrices]
                 torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-                updates = orthogonalised(
-                    torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))
-                )
+                directions = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))
+                native = chosen("auto", directions.device) == torch.bfloat16
+                updates = orthogonalised(directions.bfloat16() if native else directions)
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(
                     matrices, list(updates.float()), alpha=-group["lr"] * 0.2 * math.sqrt(max(shape))
@@ -76,11 +80,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Return bfloat16 matrices (n, rows, columns) with singular values near 1, by 5 Newton-Schulz steps."""
-    x = matrices.bfloat16()
-    if x.shape[1] > x.shape[2]:
-        return orthogonalised(x.transpose(1, 2)).transpose(1, 2)
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    """Return matrices (n, rows, columns) with singular values near 1, by 5 Newton-Schulz steps."""
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonalised(matrices.transpose(1, 2)).transpose(1, 2)
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         squares = x @ x.transpose(1, 2)
         x = torch.baddbmm(
