@@ -19,7 +19,7 @@ from vitscale.training.inference import predict
 
 
 def main(stage: Stage) -> None:
-    compute, row, target = setup(stage.param("precision")), stage.key, stage.param("target")
+    compute, row, target = setup(stage.param("precision"), aloud=True), stage.key, stage.param("target")
     split = load_split(stage.dep(f"data/raw/{target}/test"))
     folder = stage.dep(f"models/finetuned/{row}")
     answers: list[np.ndarray] = []

@@ -14,7 +14,7 @@ from vitscale.training.inference import predict
 
 
 def main(stage: Stage) -> None:
-    compute, target = setup(stage.param("precision")), stage.param("target")
+    compute, target = setup(stage.param("precision"), aloud=True), stage.param("target")
     folder, out = stage.dep(f"data/prepared/{target}"), stage.out(f"data/features/{stage.key}/{target}")
     model = load_model(stage.dep(f"models/start/{stage.key}"), classes=[], statistics=folder)
     for part in ("train", "validation"):

@@ -1,10 +1,5 @@
 """Which device computes, with how many threads."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -18,7 +13,9 @@ def settings_kept():
     """Put torch's global settings back, which device.setup changes."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
+    tf32 = torch.backends.cudnn.fp32_precision
     yield
+    torch.backends.cudnn.fp32_precision = tf32
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = fill
@@ -34,18 +31,20 @@ def test_setup_refuses_a_thread_count(threads, monkeypatch, settings_kept):
     assert "1 or more" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:-3", "1x"])
+@pytest.mark.parametrize(
+    "name", ["nonsense", "cuda:99", "cpu:-3", "1x", "meta", "xla", "vulkan", "mps:7", "cuda,cpu"]
+)
 def test_setup_refuses_a_device(name, monkeypatch, settings_kept):
     """A device that isn't there ends in a traceback, or in a training on another one."""
     monkeypatch.delenv("VITSCALE_THREADS", raising=False)
     monkeypatch.setenv("VITSCALE_DEVICE", name)
     with pytest.raises(UserError, match=f"VITSCALE_DEVICE={name}") as caught:
         device.setup()
-    assert "cpu, cuda" in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert "cpu, cuda, cuda:1 …, or mps" in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
 def test_setup(monkeypatch, settings_kept):
-    """The environment's threads and device aren't taken, or non-deterministic algorithms stay allowed."""
+    """The environment's threads and device aren't taken, or other algorithms than deterministic float32 stay allowed."""
     monkeypatch.setenv("VITSCALE_THREADS", "1")
     monkeypatch.setenv("VITSCALE_DEVICE", "cpu")
     assert (
@@ -53,50 +52,85 @@ def test_setup(monkeypatch, settings_kept):
         and torch.get_num_threads() == 1
         and torch.are_deterministic_algorithms_enabled()
     )
+    settings = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    assert {each.fp32_precision for each in settings} == {"ieee"}
     monkeypatch.delenv("VITSCALE_THREADS")
     monkeypatch.delenv("VITSCALE_DEVICE")
     assert device.setup().device.type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-CLAIM = """
-import sys, tempfile, types
-import torch
-from vitscale.runtime import device
-tempfile.tempdir = sys.argv[1]
-torch.cuda.device_count = lambda: 2
-torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid=f"gpu-{index}")
-print(device.claim_cuda(), device.claim_cuda(), flush=True)
-sys.stdin.read()  # stays, however long the others take to start
-"""
+@pytest.mark.parametrize(
+    ("named", "gpus", "processes", "rank", "wanted"),
+    [
+        ("", 0, 1, 0, "cpu"),
+        ("", 1, 1, 0, "cuda"),
+        ("", 2, 1, 0, "cuda"),
+        ("cpu", 2, 1, 0, "cpu"),
+        ("cuda", 2, 1, 0, "cuda"),
+        ("cuda:1", 2, 1, 0, "cuda:1"),
+        ("mps", 0, 1, 0, "mps"),
+        ("", 0, 2, 1, "cpu"),
+        ("cpu", 1, 2, 1, "cpu"),
+        ("", 2, 2, 1, "cuda:1"),
+        ("cuda", 4, 2, 1, "cuda:1"),
+    ],
+)
+def test_choice(named, gpus, processes, rank, wanted):
+    """A process computes elsewhere than VITSCALE_DEVICE says, or two share a GPU while there are enough."""
+    assert device.choice(named, gpus, processes, rank) == wanted
 
 
-def test_each_process_claims_a_cuda_device_of_its_own(tmp_path):
-    """Two workers train on one GPU while another idles, or a killed worker's GPU stays claimed."""
-    processes = []
+@pytest.mark.parametrize(
+    ("named", "gpus", "processes", "way_out"),
+    [
+        ("cuda:1", 2, 2, "leave it unset"),
+        ("mps", 0, 2, "leave it unset"),
+        ("", 1, 2, "--nproc-per-node 1"),
+        ("cuda", 2, 3, "--nproc-per-node 2"),
+        ("cuda", 0, 2, "VITSCALE_DEVICE=cpu"),
+    ],
+)
+def test_processes_that_would_share_a_device(named, gpus, processes, way_out):
+    """Several processes wait for each other on one GPU, without an end or in a traceback."""
+    for rank in range(processes):
+        with pytest.raises(UserError) as caught:
+            device.choice(named, gpus, processes, rank)
+        [said] = str(caught.value).splitlines()
+        assert way_out in said and f"{processes} processes" in said
 
-    def claim() -> str:
-        """Return what a new process, which stays, is given when it asks and when it asks again."""
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", CLAIM, str(tmp_path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"PYTHONPATH": str(Path(device.__file__).parents[2])},
-            )
-        )
-        return processes[-1].stdout.readline().strip()
 
-    try:
-        assert [claim() for _ in range(3)] == [
-            "cuda:0 cuda:0",
-            "cuda:1 cuda:1",
-            "cuda:0 cuda:0",
-        ]  # the third shares
-        processes[1].kill()
-        processes[1].wait()
-        assert claim() == "cuda:1 cuda:1"
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+@pytest.mark.parametrize("named", [None, "", "cuda", "cuda:1"])
+def test_a_gpu_is_claimed(named, monkeypatch, settings_kept):
+    """A GPU that VITSCALE_DEVICE names isn't claimed, so that the next process takes it as well."""
+    monkeypatch.delenv("VITSCALE_THREADS", raising=False)
+    monkeypatch.delenv("VITSCALE_DEVICE", raising=False)
+    if named is not None:
+        monkeypatch.setenv("VITSCALE_DEVICE", named)
+    made, asked = [], []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: made.append(device))
+    monkeypatch.setattr(device, "claim", lambda index: asked.append(index) or 1)
+    assert device.setup().device == torch.device("cuda:1") and made == [torch.device("cuda:1")]
+    assert asked == [1 if named == "cuda:1" else None]
+
+
+def test_what_computes_is_said_once(monkeypatch, settings_kept, capsys):
+    """Nothing says which device computes and in what precision, every seed says it again, or commands say it unasked."""
+    device._say_once.cache_clear()
+    monkeypatch.setattr(device, "processor_name", lambda: "AMD EPYC 9R14")
+    monkeypatch.setattr("vitscale.runtime.precision.has_native_bfloat16", lambda: True)
+    monkeypatch.setenv("VITSCALE_DEVICE", "cpu")
+    monkeypatch.setenv("VITSCALE_THREADS", "1")
+    device.setup("auto")
+    assert not capsys.readouterr().out
+    for _ in range(2):
+        device.setup("auto", aloud=True)
+    said = "computing on cpu (AMD EPYC 9R14), bfloat16, 1 thread, 1 process\n"
+    assert capsys.readouterr().out == said
+    monkeypatch.setattr(device, "PROCESSES", 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    said = "computing on cuda:1 (Tesla T4), float16, 4 threads, 2 processes"
+    assert device.Compute(torch.device("cuda:1"), "auto").description() == said

@@ -57,7 +57,7 @@ def fetch(
             raise UserError(f"{mirrored} {fault}; copy it again, or take it out to have it fetched")
         return mirrored
     path = downloads() / name
-    with locked(path.with_name(f"{name}.lock"), "VITSCALE_DOWNLOADS"):
+    with locked(path.with_name(f"{name}.lock"), "set VITSCALE_DOWNLOADS to a folder on another one"):
         if not path.exists():
             _Download(wanted, path).run(urls)
         elif fault := wanted.fault(path):

@@ -68,11 +68,11 @@ def link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def lock(path: Path, moved_by: str) -> FileLock | None:
+def lock(path: Path, way_out: str) -> FileLock | None:
     """Return a file's exclusive lock, taken for as long as it is referred to; None where another has it.
 
-    The system takes it back when the process ends, however it ends; the file stays. `moved_by` says what has
-    it lie elsewhere, for the UserError where its file system has no locks.
+    The system takes it back when the process ends, however it ends; the file stays. Raises UserError where
+    its file system has no locks; `way_out` says in it what has the file lie on another one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # To preserve the file rules out filelock's substitute too, a file that a killed process leaves behind.
@@ -85,14 +85,13 @@ def lock(path: Path, moved_by: str) -> FileLock | None:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
         raise UserError(
-            f"{path} can't be locked ({error.strerror}): its file system has no locks; use another one, "
-            f"by {moved_by}"
+            f"{path} can't be locked, as its file system has no locks ({error.strerror}); {way_out}"
         ) from error
     return held
 
 
 @contextmanager
-def locked(path: Path, moved_by: str) -> Iterator[None]:
+def locked(path: Path, way_out: str) -> Iterator[None]:
     """Hold a file's exclusive lock; a second process says so and waits. Raises UserError as `lock` does.
 
     Of the processes of one stage the first holds it for all.
@@ -100,13 +99,13 @@ def locked(path: Path, moved_by: str) -> Iterator[None]:
     if RANK:
         yield
         return
-    held = lock(path, moved_by)
+    held = lock(path, way_out)
     if held is None:
         message = f"another process is at the same work ({path}); waiting for it to end"
         print(message, file=sys.stderr, flush=True)
     while held is None:
         time.sleep(0.2)
-        held = lock(path, moved_by)
+        held = lock(path, way_out)
     try:
         yield
     finally:

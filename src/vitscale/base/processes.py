@@ -5,7 +5,22 @@ and writes for all. What processes say to each other is in `runtime.distributed`
 """
 
 import os
+from collections.abc import Mapping
 
-PROCESSES = int(os.environ.get("WORLD_SIZE", 1))
-RANK = int(os.environ["RANK"]) if PROCESSES > 1 else 0
-LOCAL_RANK = int(os.environ["LOCAL_RANK"]) if PROCESSES > 1 else 0  # among the processes of this machine
+
+def numbered(environment: Mapping[str, str]) -> tuple[int, int, int, int]:
+    """Return how many processes there are and which one this is; then the same among those of this machine.
+
+    torchrun leaves its run's name beside the numbers. Numbers without it are a cluster's or a notebook's, and
+    the process is a single one.
+    """
+    names = ["WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK"]
+    given = [environment.get(name, "") for name in names]
+    if environment.get("TORCHELASTIC_RUN_ID") and all(each.isdecimal() for each in given):
+        processes, rank, local_processes, local_rank = map(int, given)
+        if rank < processes and local_rank < local_processes <= processes:
+            return processes, rank, local_processes, local_rank
+    return 1, 0, 1, 0
+
+
+PROCESSES, RANK, LOCAL_PROCESSES, LOCAL_RANK = numbered(os.environ)

@@ -65,7 +65,7 @@ def _train(
     says which files those came from. A start without `mean` and `std` takes those of the data; one that was
     trained keeps its own.
     """
-    compute, plan = setup(stage.param("precision")), plan_for(stage, entry, seed)
+    compute, plan = setup(stage.param("precision"), aloud=True), plan_for(stage, entry, seed)
     folder, origin = stage.dep(data), stage.dep(start) / "origin.json"
     train, validation = load_split(folder / "train"), load_split(folder / "validation")
     model = load_model(stage.dep(start), classes=train.classes, statistics=folder)

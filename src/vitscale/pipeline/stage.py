@@ -158,7 +158,7 @@ def run(main: Callable[[Stage], None], script: str) -> None:
     started, cpu = time.monotonic(), time.process_time()
     try:
         stage = Stage(Path(script).stem, sys.argv[1] if len(sys.argv) > 1 else None)
-        with locked(STATE / "locks" / stage.label, "a copy of the repository there"):
+        with locked(STATE / "locks" / stage.label, "put the repository on another one"):
             for old in [
                 stage.partial,
                 *(stage.partial.parent.glob(f"{stage.label}.*") if PROCESSES == 1 else []),

@@ -1,26 +1,22 @@
 """Which device computes, with how many threads; environment variables name both."""
 
-import fcntl
 import os
-import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import IO
 
 import torch
 
 from vitscale.base.cpus import threads
 from vitscale.base.errors import UserError
-from vitscale.base.processes import LOCAL_RANK, PROCESSES
-from vitscale.runtime import distributed
-from vitscale.runtime.identity import identity
+from vitscale.base.processes import LOCAL_PROCESSES, LOCAL_RANK, PROCESSES
+from vitscale.base.progress import say
+from vitscale.runtime import distributed, memory
+from vitscale.runtime.gpus import claim
+from vitscale.runtime.identity import identity, processor_name
 from vitscale.runtime.precision import chosen
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS, read when CUDA starts
-
-HELD: list[IO] = []  # open lock files, which the system lets go of when the process ends, however it ends
 
 
 @dataclass(frozen=True)
@@ -43,49 +39,90 @@ class Compute:
         """Return what, beside code, parameters and inputs, decides a training's bytes."""
         return identity(self.device, self.dtype)
 
+    def holds(self, nbytes: int) -> bool:
+        """Tell whether a data set of so many bytes may stay on the device; a CPU reads it from its file."""
+        return self.device.type == "cuda" and memory.holds(nbytes, torch.cuda.mem_get_info(self.device)[0])
 
-@cache
-def claim_cuda() -> str:
-    """Return the first CUDA device that no other process has claimed, or the first of all, to be shared."""
-    folder = Path(tempfile.gettempdir()) / f"vitscale-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    for index in range(torch.cuda.device_count()):
-        file = open(folder / f"cuda-{torch.cuda.get_device_properties(index).uuid}.lock", "w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        HELD.append(file)
-        return f"cuda:{index}"
-    return "cuda:0"
+    def scoring_batch(self, side: int) -> int:
+        """Return how many images of `side` pixels a side to score at a time."""
+        cuda = self.device.type == "cuda"
+        total = torch.cuda.get_device_properties(self.device).total_memory if cuda else None
+        return memory.scoring_batch(side, total)
+
+    def description(self) -> str:
+        """Return what computes, in a line for people."""
+        cuda = self.device.type == "cuda"
+        name = torch.cuda.get_device_name(self.device) if cuda else processor_name()
+        dtype, count = str(self.dtype).removeprefix("torch."), torch.get_num_threads()
+        return (
+            f"computing on {self.device} ({name}), {dtype}, {count} thread{'s' * (count > 1)}, "
+            f"{PROCESSES} process{'es' * (PROCESSES > 1)}"
+        )
 
 
-def setup(precision: str = "float32") -> Compute:
+def choice(named: str, gpus: int, processes: int, rank: int) -> str:
+    """Return the device of process `rank` of this machine's `processes`; "cuda" is any GPU.
+
+    `named` is what VITSCALE_DEVICE says, and `gpus` how many there are. Raises UserError where processes
+    would share a GPU: they would wait for each other for ever.
+    """
+    if not named:
+        named = "cuda" if gpus else "cpu"
+    if processes == 1 or named.startswith("cpu"):
+        return named
+    if named != "cuda":
+        raise UserError(
+            f"VITSCALE_DEVICE={named} would have {processes} processes share one device; leave it unset, and "
+            "say with CUDA_VISIBLE_DEVICES which GPUs they may have"
+        )
+    if processes > gpus:
+        raise UserError(
+            f"{processes} processes on a machine need as many GPUs, and CUDA shows {gpus}; give torchrun "
+            f"--nproc-per-node {max(gpus, 1)}, or set VITSCALE_DEVICE=cpu"
+        )
+    return f"cuda:{rank}"
+
+
+def setup(precision: str = "float32", aloud: bool = False) -> Compute:
     """Return the device to compute on, with deterministic algorithms and the thread count set.
 
-    `VITSCALE_DEVICE` (default: the first CUDA device that no other process has claimed, where there is CUDA,
-    else the CPU) and `VITSCALE_THREADS` (default: torch's). Of several processes that torchrun starts each
-    takes a CUDA device of its own. Raises UserError for a device that is not there or a thread count that is
-    no positive number.
+    `VITSCALE_DEVICE` (default: a CUDA device that no other process has claimed, where there is CUDA, else the
+    CPU) and `VITSCALE_THREADS` (default: torch's). Of several processes that torchrun starts each takes a
+    CUDA device of its own. `aloud` says once what computes. Raises UserError for a device that is not there
+    or a thread count that is no positive number.
     """
     torch.use_deterministic_algorithms(True)
     # Filling memory costs a tenth of a step and guards only faulty code.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    # By default convolutions on CUDA round float32 to TF32's 10 bits. This is cuDNN's and cuBLAS' setting.
+    torch.backends.cudnn.fp32_precision = "ieee"
     if count := threads():
         torch.set_num_threads(count)
-    name = os.environ.get("VITSCALE_DEVICE")
-    if PROCESSES > 1 and torch.cuda.is_available() and name in (None, "", "cuda"):
-        name = f"cuda:{LOCAL_RANK}"
-    name = name or (claim_cuda() if torch.cuda.is_available() else "cpu")
+    compute = Compute(_device(), precision)
+    distributed.join(compute.device)
+    if aloud:
+        _say_once(compute.description())
+    return compute
+
+
+def _device() -> torch.device:
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    name = choice(os.environ.get("VITSCALE_DEVICE", ""), gpus, LOCAL_PROCESSES, LOCAL_RANK)
     try:
-        torch.empty(1, device=name)
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("nothing can be trained there")
+        if device.type == "cuda" and (device.index or 0) < gpus:
+            device = torch.device("cuda", claim(device.index))
+        torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"VITSCALE_DEVICE={name} can't be used ({reason}); leave it unset or give cpu, cuda, cuda:1 …"
+            f"VITSCALE_DEVICE={name} can't be used ({reason}); leave it unset or give cpu, cuda, cuda:1 …, "
+            "or mps"
         ) from error
-    device = torch.device(name)
-    distributed.join(device)
-    return Compute(device, precision)
+    return device
+
+
+_say_once = cache(say)

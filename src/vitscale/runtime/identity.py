@@ -70,3 +70,8 @@ def listed(listing: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
         return {}
     lines = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in lines}
+
+
+def processor_name() -> str:
+    """Return what people call the processor, as far as the system knows."""
+    return listed().get("model name") or platform.processor() or platform.machine()

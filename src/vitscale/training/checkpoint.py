@@ -64,7 +64,7 @@ def checkpoint_for(stage: str, key: str) -> Iterator[Checkpoint]:
     """Hold the checkpoint of a training, locked against a second process that is at the very same one."""
     folder = Path(os.environ.get("VITSCALE_CHECKPOINTS") or Path.home() / ".cache/vitscale/checkpoints")
     path = folder / f"{stage}-{key[:32]}.pt"
-    with locked(path.with_suffix(".lock"), "VITSCALE_CHECKPOINTS"):
+    with locked(path.with_suffix(".lock"), "set VITSCALE_CHECKPOINTS to a folder on another one"):
         yield Checkpoint(path)
     if RANK:
         return

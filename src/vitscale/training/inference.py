@@ -25,8 +25,7 @@ def predict(
     """
     model.to(compute.device).eval()
     preprocessing, logits = model.config.preprocessing, []
-    # Few large images at a time: caches are small.
-    batch_size = batch_size or max(1, min(500, 600_000 // preprocessing.image_size**2))
+    batch_size = batch_size or compute.scoring_batch(preprocessing.image_size)
     starts = range(0, len(images), batch_size)
     for start in progress(starts, len(starts), "scoring"):
         part = images[start : start + batch_size]
