@@ -26,7 +26,11 @@ def backward(loss: Tensor) -> None:
 
     Fails where a gradient is not on the device of what it is the gradient of.
     """
-    missing, held, ready = waited_for(loss.grad_fn), {loss.grad_fn: {0: torch.ones_like(loss)}}, [loss.grad_fn]
+    missing, held, ready = (
+        waited_for(loss.grad_fn),
+        {loss.grad_fn: {0: torch.ones_like(loss)}},
+        [loss.grad_fn],
+    )
     with torch.no_grad():
         while ready:
             node = ready.pop()
@@ -36,9 +40,13 @@ def backward(loss: Tensor) -> None:
             for (following, place), gradient in zip(node.next_functions, left):
                 if following is not None and gradient is not None:
                     wanted = following._input_metadata[place]
-                    assert gradient.device == wanted.device, f"{node.name()}: {gradient.device}, not {wanted.device}"
+                    assert gradient.device == wanted.device, (
+                        f"{node.name()}: {gradient.device}, not {wanted.device}"
+                    )
                     # As the engine does: summed over what was broadcast, in the type of what went in.
-                    gradient = gradient if gradient.shape == wanted.shape else gradient.sum_to_size(wanted.shape)
+                    gradient = (
+                        gradient if gradient.shape == wanted.shape else gradient.sum_to_size(wanted.shape)
+                    )
                     gradient = gradient if gradient.dtype == wanted.dtype else gradient.to(wanted.dtype)
                     mine = held.setdefault(following, {})
                     mine[place] = mine[place] + gradient if place in mine else gradient

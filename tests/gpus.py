@@ -14,7 +14,9 @@ from vitscale.training.loop import Training
 
 ROOT = Path(__file__).parents[1]
 SPLIT = Split(
-    np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8), np.arange(24) % 4, list("abcd")
+    np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8),
+    np.arange(24) % 4,
+    list("abcd"),
 )
 FEATURES = Split(
     np.random.default_rng(1).standard_normal((24, 16)).astype(np.float32), np.arange(24) % 4, list("abcd")
@@ -24,7 +26,11 @@ POLICIES = {
     for path in sorted([*ROOT.glob("params.yaml"), *ROOT.glob("examples/*/params.yaml")])
     for name, policy in read_yaml(path)["augment"].items()
 }
-POLICIES = {name: policy for i, (name, policy) in enumerate(POLICIES.items()) if policy not in list(POLICIES.values())[:i]}
+POLICIES = {
+    name: policy
+    for i, (name, policy) in enumerate(POLICIES.items())
+    if policy not in list(POLICIES.values())[:i]
+}
 POLICIES |= {
     "crop": OFF | {"crop_padding": 3},
     "flip": OFF | {"flip": True},
@@ -58,7 +64,9 @@ def model_of(name: str) -> Classifier:
 
 def a_training(model: Classifier, compute: Compute = CPU, split: Split = SPLIT, **rest) -> Training:
     """Return a training of two epochs of two steps, the second at another size."""
-    return training_of(split, model=model, compute=compute, **{"sizes": [16, 32], "recipe": RECIPES["adamw"]} | rest)
+    return training_of(
+        split, model=model, compute=compute, **{"sizes": [16, 32], "recipe": RECIPES["adamw"]} | rest
+    )
 
 
 def batch_of(training: Training, step: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 aten = torch.ops.aten
 COPIES = {aten._to_copy.default, aten.copy_.default}
 # What the host has to wait for, since it asks for a value, or for a shape that hangs on values.
-WAITS = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.bincount.default}
+WAITS = {
+    aten._local_scalar_dense.default,
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten.bincount.default,
+}
 
 
 class OnDevice(Tensor):
@@ -26,7 +31,12 @@ class OnDevice(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor, device: torch.device):
         made = Tensor._make_wrapper_subclass(
-            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, device=device
+            cls,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=device,
         )
         made.held = held
         return made
@@ -63,7 +73,9 @@ class Pretended(FakeTensorMode):
     def __enter__(self):
         self.kept = torch.backends.cudnn.enabled
         torch.backends.cudnn.enabled = False  # its operators have no CPU kernels
-        torch.__future__.set_overwrite_module_params_on_conversion(True)  # else `to` would leave `held` behind
+        torch.__future__.set_overwrite_module_params_on_conversion(
+            True
+        )  # else `to` would leave `held` behind
         return super().__enter__()
 
     def __exit__(self, *error):
@@ -81,7 +93,9 @@ class Pretended(FakeTensorMode):
         if to.type == "cpu" and not mine:
             return func(*args, **kwargs)
         if func not in COPIES and mine and (sized := [leaf for leaf in cpus if leaf.ndim]):
-            raise RuntimeError(f"{func}: a tensor of the CPU, {tuple(sized[0].shape)}, among those of {self.there}")
+            raise RuntimeError(
+                f"{func}: a tensor of the CPU, {tuple(sized[0].shape)}, among those of {self.there}"
+            )
         if to.type != "cpu" and any(isinstance(leaf, torch.Generator) for leaf in leaves):
             raise RuntimeError(f"{func}: a generator of the CPU for {self.there}")
         self.seen[str(func)] += 1

@@ -6,6 +6,7 @@ the host would wait for it.
 
 from collections import Counter
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,7 +48,9 @@ class Symbolic(FakeTensorMode):
         if not self.depth:
             self.seen[named(func, args, kwargs)] += 1
         if func is torch.ops.aten.bincount.default:  # all values are smaller than `minlength`
-            return args[0].new_empty(kwargs.get("minlength", args[2] if len(args) > 2 else 0), dtype=torch.int64)
+            return args[0].new_empty(
+                kwargs.get("minlength", args[2] if len(args) > 2 else 0), dtype=torch.int64
+            )
         if func is torch.ops.aten._fused_sgd_.default:  # torch has no shapes for it
             assert {tensor.device for tensor in there} == {GPU} and len(there) == sum(map(len, args[:3]))
             return None
@@ -71,6 +74,7 @@ def a_gpu(mode: FakeTensorMode, free: int = 10**12):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "mem_get_info", lambda *_: (free, 10**12))
         patch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 0))
+        patch.setattr(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(total_memory=10**12))
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(Tensor, "backward", backward.backward)

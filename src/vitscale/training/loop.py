@@ -120,7 +120,7 @@ class Training:
             losses.append(self.step(*batches.batch(chosen, first + i), first + i))
             if (i + 1) % CHECK_EVERY == 0 or i + 1 == steps:
                 self._check(losses, first)
-        return distributed.mean(torch.stack(losses)).double().mean().item()
+        return distributed.mean(torch.stack(losses)).cpu().double().mean().item()
 
     def _check(self, losses: list[Tensor], first: int) -> None:
         recent = distributed.mean(torch.stack(losses[-CHECK_EVERY:]))
