@@ -23,9 +23,10 @@ from vitscale.runtime.device import Compute
 from vitscale.training.batches import Batches, Plan
 from vitscale.training.checkpoint import Checkpoint
 from vitscale.training.inference import predict
-from vitscale.training.optimizers import learning_rate, make_optimizers
+from vitscale.training.optimizers import Together, learning_rate, make_optimizers
 
 CHECK_EVERY = 50  # steps between looks at the loss: on a GPU each look waits for the device
+LEAST_SCALE = 1e-4  # of the loss under float16, as in fairseq: a training that comes to less is lost
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ class Training:
         recipe, device = plan.recipe, compute.device
         self.model, self.plan, self.compute = model.to(device), plan, compute
         self.batches = Batches(split, plan, model.config, device)
+        share = self.batches.part.stop - self.batches.part.start
+        if share % recipe.accumulate:
+            raise UserError(
+                f"{share} images of a batch can't be computed in {recipe.accumulate} equal parts; change the "
+                "recipe's accumulate or batch_size"
+            )
         each = self.batches.steps_per_epoch
         self.total_steps = plan.epochs * each
         self.warmup_steps = min(round(recipe.warmup_epochs * each), self.total_steps - 1)
@@ -77,6 +84,11 @@ class Training:
             options = {"fullgraph": True, "recompile_limit": 8 + len(set(plan.sizes))}
             compiled = cast(nn.Module, torch.compile(model, dynamic=False, **options))  # type: ignore[call-overload]
         self.forward = distributed.share_gradients(compiled)
+        # In float16 small gradients are 0, so the loss is scaled up (Micikevicius et al. 2018, section 3.2).
+        # In other precisions the scaler does nothing. The average is updated with the weights or not at all.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=compute.dtype == torch.float16)
+        self.together = cast(torch.optim.Optimizer, Together(self.optimizers, self._update_average))
+        self.skipped = 0  # steps, because their gradients overflowed
 
     def train_mode(self) -> None:
         """Let the model train; a probe's batch norms keep their statistics."""
@@ -84,21 +96,27 @@ class Training:
         self.model.backbone.train(not self.plan.frozen_backbone)
 
     def step(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
-        """Update the weights once; return the loss of this process's part, still on the device."""
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.rate(step)
-        with self.compute.autocast():
-            loss = self.loss(self.forward(images).float(), targets)
+        """Update the weights once; return the mean loss of this process's part, still on the device."""
+        for group in self.together.param_groups:
+            group["lr"] = self.rate(step)
         self.model.zero_grad(set_to_none=True)
-        loss.backward()
+        parts, losses = self.plan.recipe.accumulate, list[Tensor]()
+        for some, wanted in zip(images.chunk(parts), targets.chunk(parts), strict=True):
+            with distributed.shared(self.forward, now=len(losses) + 1 == parts):
+                with self.compute.autocast():
+                    loss = self.loss(self.forward(some).float(), wanted) / parts
+                self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        self.scaler.unscale_(self.together)
         if self.plan.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.recipe.clip_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self.skipped += self.scaler.step(self.together) is None
+        self.scaler.update()
+        return torch.stack(losses).sum()
+
+    def _update_average(self) -> None:
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return loss.detach()
 
     def rate(self, step: int) -> float:
         """Return a step's learning rate."""
@@ -124,12 +142,20 @@ class Training:
 
     def _check(self, losses: list[Tensor], first: int) -> None:
         recent = distributed.mean(torch.stack(losses[-CHECK_EVERY:]))
+        way_out = "lower lr or the entry's lr_scale, or give the recipe a clip_norm"
+        if self.scaler.is_enabled():
+            way_out = f"{way_out}, or take another precision than float16"
         if not recent.isfinite().all():
             step = first + len(losses) - len(recent) + int(recent.isfinite().logical_not().int().argmax())
             raise UserError(
                 f"the loss is no longer a finite number at step {step} "
-                f"(learning rate {self.rate(step):.3g}); lower lr or the entry's lr_scale, or give the "
-                "recipe a clip_norm"
+                f"(learning rate {self.rate(step):.3g}); {way_out}"
+            )
+        if self.scaler.get_scale() < LEAST_SCALE:
+            step = first + len(losses) - 1
+            raise UserError(
+                f"the gradients still overflow at step {step} (learning rate {self.rate(step):.3g}), however "
+                f"small the loss is scaled; {way_out}"
             )
 
     def scored_model(self) -> Classifier:
@@ -145,6 +171,8 @@ class Training:
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": None if self.average is None else self.average.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "skipped": self.skipped,
         }
 
     def restore(self, state: dict) -> None:
@@ -154,6 +182,12 @@ class Training:
             optimizer.load_state_dict(saved)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.skipped = state["skipped"]
+
+
+def _skips(count: int, so_far: int) -> str:
+    return f", steps skipped since float16 overflowed: {count} ({so_far} so far)" if count else ""
 
 
 def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result:
@@ -168,6 +202,7 @@ def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result
     labels = torch.from_numpy(validation.labels)
     try:
         for epoch in range(kept, epochs):
+            skipped_before = training.skipped
             train_loss = training.epoch(epoch)
             model = training.scored_model()
             logits = predict(model, validation.images, training.compute)
@@ -178,6 +213,7 @@ def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result
             say(
                 f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss {loss:.4f}, "
                 f"validation accuracy {accuracy:.2%}"
+                + _skips(training.skipped - skipped_before, training.skipped)
             )
             if best is None or accuracy > best["accuracy"]:
                 state = {name: value.cpu() for name, value in copy.deepcopy(model.state_dict()).items()}

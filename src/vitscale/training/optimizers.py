@@ -1,6 +1,7 @@
 """How a model is optimised: the recipe, its learning rate step by step, and its optimizers."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,7 +13,10 @@ from vitscale.runtime.precision import chosen
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """An entry of params.yaml's `recipes`; 0 and false: off. adamw has no `momentum`, sgd no `beta2`."""
+    """An entry of params.yaml's `recipes`; 0 and false: off. adamw has no `momentum`, sgd no `beta2`.
+
+    A batch is computed in `accumulate` equal parts, one after the other, and is one step all the same.
+    """
 
     optimizer: str
     batch_size: int
@@ -24,6 +28,7 @@ class Recipe:
     compile: bool
     momentum: float = 0.0
     beta2: float = 0.0
+    accumulate: int = 1
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -114,3 +119,25 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
                 Muon(matrices, lr=0.0, weight_decay=recipe.weight_decay, momentum=recipe.momentum)
             )
     return [*optimizers, torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), fused=True)]
+
+
+class Together:
+    """Several optimizers, and what follows their step, as the one optimizer that a GradScaler is given.
+
+    So it skips a step whose gradients overflow for all of them, or for none.
+    """
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer], then: Callable[[], None]):
+        self.optimizers, self.then = optimizers, then
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """The groups of all optimizers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def step(self) -> bool:
+        """Take the step; return True, where a scaler that skips it returns None."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.then()
+        return True
