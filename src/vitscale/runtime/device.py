@@ -100,6 +100,8 @@ def setup(precision: str = "float32", aloud: bool = False) -> Compute:
     if count := threads():
         torch.set_num_threads(count)
     compute = Compute(_device(), precision)
+    if compute.device.type == "cpu":
+        memory.keep_freed()
     distributed.join(compute.device)
     if aloud:
         _say_once(compute.description())

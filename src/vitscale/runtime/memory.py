@@ -1,4 +1,22 @@
-"""How much at a time: what a device's memory holds."""
+"""How much at a time: what a device's memory holds. And what a CPU's process does with memory it has freed."""
+
+import ctypes
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's names and numbers (malloc.h)
+
+
+def keep_freed() -> None:
+    """Have glibc keep freed memory for what comes next; other C libraries have no such switch.
+
+    By default it gives a large tensor's memory back to the system, and each step fetches it again page by
+    page, zeroed: docs/speed.md has what that costs.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, 2**30)
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def holds(nbytes: int, free: int) -> bool:
