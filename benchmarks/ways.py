@@ -16,7 +16,8 @@ from vitscale.data.arrays import Split
 from vitscale.data.augment import Policy
 from vitscale.models.store import ModelConfig, build
 from vitscale.runtime.device import Compute
-from vitscale.training.loop import Plan, Training
+from vitscale.training.batches import Plan
+from vitscale.training.loop import Training
 from vitscale.training.optimizers import Recipe, make_optimizers
 
 CLASSES = 10
@@ -104,18 +105,19 @@ class Ours:
             seed=0,
         )
         self.training = Training(build(setting.config), split, plan, setting.compute)
-        self.batch_size, self.done = self.training.batch_size, 0
+        self.batch_size, self.done = self.training.batches.batch_size, 0
 
     def measure(self, steps: int) -> tuple[float, float]:
         training, device = self.training, self.training.compute.device
         training.train_mode()
-        order, on_input = training.epoch_order(0), 0.0
+        batches, on_input = training.batches, 0.0
+        order = batches.epoch_order(0)
         synchronise(device)
         begin = time.perf_counter()
         for i in range(steps):
-            at = i % training.steps_per_epoch * training.batch_size
+            at = i % batches.steps_per_epoch * self.batch_size
             before = time.perf_counter()
-            batch = training.batch(order[at : at + training.batch_size], self.done)
+            batch = batches.batch(order[at : at + self.batch_size], self.done)
             on_input += time.perf_counter() - before
             training.step(*batch, self.done)
             self.done += 1

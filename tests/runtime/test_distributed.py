@@ -98,12 +98,16 @@ def assert_same_training(one: Path, two: Path, stage: str, place: str, start: st
         assert apart <= 0.02 * moved
 
 
-def test_two_processes_pretrain_as_one(copies, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("parts", "precision"),
+    [(1, "float32"), (4, "float32"), (2, "float16")],
+    ids=["whole", "parts", "float16"],
+)
+def test_two_processes_pretrain_as_one(copies, tmp_path, monkeypatch, parts, precision):
     """Two processes take other images or steps than one, mix others, or share gradients, losses or averages wrongly."""
-    changes = {
-        "recipes__vit": RECIPE | {"ema_decay": 0.5}
-    }  # the policy is `strong`: images are mixed across the parts
-    folders = [copies(name, **changes) for name in ("one", "two")]
+    # The policy is `strong`: images are mixed across the processes' parts.
+    recipes = {"one": RECIPE | {"ema_decay": 0.5}, "two": RECIPE | {"ema_decay": 0.5, "accumulate": parts}}
+    folders = [copies(name, recipes__vit=recipe, precision=precision) for name, recipe in recipes.items()]
     alone(folders[0], "pretrain", "vit-digits")
     monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "others"))
     said = torchrun(folders[1], "pretrain", "vit-digits").stdout
@@ -171,15 +175,15 @@ def test_batch_norm_on_cpus_is_refused(monkeypatch):
 def test_the_parts_are_the_batch(split, monkeypatch, processes):
     """An image of a batch falls to two processes or to none, or is augmented otherwise than for one."""
     policy = LIGHT | {"mixup": 0.5}
-    images, targets = training_of(split, policy=policy).batch(np.arange(16), 3)
+    images, targets = training_of(split, policy=policy).batches.batch(np.arange(16), 3)
     parts = []
     for rank in range(processes):
         training = training_of(split, policy=policy)
         with monkeypatch.context() as patch:
             patch.setattr(distributed, "PROCESSES", processes)
             patch.setattr(distributed, "RANK", rank)
-            training.part = distributed.part_of(training.batch_size)
-        parts.append(training.batch(np.arange(16), 3))
+            training.batches.part = distributed.part_of(training.batches.batch_size)
+        parts.append(training.batches.batch(np.arange(16), 3))
     assert torch.equal(torch.cat([part[0] for part in parts]), images) and torch.equal(
         torch.cat([part[1] for part in parts]), targets
     )
@@ -192,7 +196,9 @@ def test_no_two_processes_drop_the_same(split, monkeypatch):
     for rank in (0, 0, 1):
         monkeypatch.setattr(loop, "RANK", rank)
         training = training_of(split, VIT | {"dropout": 0.5}, policy=OFF)
-        monkeypatch.setattr(training, "batch", lambda *_: (torch.ones(2, 3, 32, 32), torch.ones(2, 4) / 4))
+        monkeypatch.setattr(
+            training.batches, "batch", lambda *_: (torch.ones(2, 3, 32, 32), torch.ones(2, 4) / 4)
+        )
         training.epoch(0)
         drawn.append(torch.get_rng_state())
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from made import preprocessing
-from trainings import ADAMW, CPU, LIGHT, OFF, RESNET, VIT, Nowhere, training_of
+from made import build, preprocessing
+from trainings import ADAMW, CPU, LIGHT, OFF, RESNET, VIT, Nowhere, plan_of, training_of
 from vitscale.data.arrays import Split, SplitWriter
+from vitscale.runtime import distributed
 from vitscale.training import loop
+from vitscale.training.batches import Batches
 from vitscale.training.inference import predict
 from vitscale.training.loop import fit
 
@@ -18,15 +20,17 @@ from vitscale.training.loop import fit
 def shown_in(split, monkeypatch, indices, batch_size=8, epochs=2) -> list[list[list[int]]]:
     """Return the images of every batch of every epoch; the steps must be numbered throughout."""
     training = training_of(split, recipe=ADAMW | {"batch_size": batch_size}, epochs=epochs)
-    training.indices = indices
-    seen, real = [], training.batch
+    training.batches.indices = indices
+    seen, real = [], training.batches.batch
     monkeypatch.setattr(
-        training, "batch", lambda chosen, step: seen.append((step, chosen.tolist())) or real(chosen, step)
+        training.batches,
+        "batch",
+        lambda chosen, step: seen.append((step, chosen.tolist())) or real(chosen, step),
     )
     for epoch in range(epochs):
         training.epoch(epoch)
     assert [step for step, _ in seen] == list(range(training.total_steps))
-    batches, each = [chosen for _, chosen in seen], training.steps_per_epoch
+    batches, each = [chosen for _, chosen in seen], training.batches.steps_per_epoch
     return [batches[epoch * each : (epoch + 1) * each] for epoch in range(epochs)]
 
 
@@ -54,13 +58,13 @@ def test_a_batch_is_the_standardised_images(split):
     """A batch holds other images, labels or scales than asked for, or depends on more than its step."""
     training = training_of(split, policy=OFF)
     chosen = np.array([5, 60, 17])
-    images, targets = training.batch(chosen, 3)
+    images, targets = training.batches.batch(chosen, 3)
     wanted = preprocessing(VIT).to_input(torch.from_numpy(np.array(split.images[chosen])).float())
     assert torch.equal(images, wanted) and targets.argmax(1).tolist() == split.labels[chosen].tolist()
     augmented = training_of(split, policy=LIGHT)
-    first, again, other = (augmented.batch(chosen, step)[0] for step in (3, 3, 4))
+    first, again, other = (augmented.batches.batch(chosen, step)[0] for step in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert not torch.equal(first, training_of(split, policy=LIGHT, seed=1).batch(chosen, 3)[0])
+    assert not torch.equal(first, training_of(split, policy=LIGHT, seed=1).batches.batch(chosen, 3)[0])
 
 
 @pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet18"])
@@ -91,6 +95,7 @@ class Counting:
 
     def __init__(self, images: np.memmap):
         self.images, self.asked = images, []
+        self.shape, self.ndim = images.shape, images.ndim
 
     def __len__(self):
         return len(self.images)
@@ -107,7 +112,7 @@ class Counting:
 def test_images_stay_on_disk(split):
     """On a CPU the training or the scoring loads all images into memory, instead of a batch at a time."""
     assert isinstance(split.images, np.memmap) and split.images.mode == "r"
-    assert training_of(split).split.images is split.images
+    assert training_of(split).batches.split.images is split.images
     counting = Counting(split.images)
     on_disk = Split(counting, split.labels, split.classes)
     training = training_of(on_disk, epochs=1)
@@ -115,6 +120,23 @@ def test_images_stay_on_disk(split):
     logits = predict(training.model, on_disk.images, CPU, batch_size=20)
     assert counting.asked == [16] * 4 + [20, 20, 20, 4]
     assert torch.allclose(logits, predict(training.model, split.images, CPU), atol=1e-6)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_a_process_reads_its_own_images(split, monkeypatch, processes, mixup):
+    """A process reads images from the disk that its part of the batch doesn't need; with a mix it needs partners too."""
+    own, batch = 16 // processes, np.arange(64)[::4]
+    for rank in range(processes):
+        monkeypatch.setattr(distributed, "PROCESSES", processes)
+        monkeypatch.setattr(distributed, "RANK", rank)
+        counting = Counting(split.images)
+        on_disk = Split(counting, split.labels, split.classes)
+        batches = Batches(on_disk, plan_of(policy=LIGHT | {"mixup": mixup}), build(VIT).config, CPU.device)
+        images, _ = batches.batch(batch, 3)
+        assert len(images) == own
+        [asked] = counting.asked
+        assert asked == own if processes == 1 or not mixup else own < asked <= min(2 * own, 16)
 
 
 def peak() -> int:
@@ -138,9 +160,9 @@ def test_images_larger_than_memory(tmp_path):
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = peak()
     training = training_of(split, config, policy=OFF, fraction=0.5, sizes=[224])
-    order = training.epoch_order(0)
+    order = training.batches.epoch_order(0)
     assert len(order) == count and len(np.unique(order)) == count // 2
     for step in range(3):
-        training.step(*training.batch(order[16 * step : 16 * step + 16], step), step)
+        training.step(*training.batches.batch(order[16 * step : 16 * step + 16], step), step)
     predict(training.model, split.images[-64:], CPU)
     assert peak() - before < 1_000_000

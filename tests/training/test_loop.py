@@ -106,7 +106,7 @@ def test_ema_is_the_running_average(split):
     average: dict[str, Tensor] = {}
     training.train_mode()
     for step in range(6):
-        training.step(*training.batch(np.arange(16), step), step)
+        training.step(*training.batches.batch(np.arange(16), step), step)
         for name, value in training.model.state_dict().items():
             average[name] = 0.8 * average[name] + 0.2 * value if name in average else value.clone()
     found = training.scored_model().state_dict()
@@ -179,7 +179,7 @@ def test_a_weight_that_is_no_number_is_named_at_step_0(split):
 def test_the_first_bad_step_is_named(split, monkeypatch, epoch, bad, value):
     """The step named is off where the loss goes wrong between two looks at it, or at an epoch's end."""
     training = training_of(split, recipe=ADAMW | {"batch_size": 1}, epochs=3)
-    monkeypatch.setattr(training, "batch", lambda chosen, step: (None, None))
+    monkeypatch.setattr(training.batches, "batch", lambda chosen, step: (None, None))
     monkeypatch.setattr(
         training, "step", lambda images, targets, step: torch.tensor(value if step >= bad else 1.0)
     )
@@ -205,7 +205,7 @@ def test_a_gpu_trains_like_a_cpu(split):
     here = fit(training_of(split, recipe=recipe), split, Nowhere())
     training = training_of(split, recipe=recipe, compute=Compute(torch.device("cuda")))
     there = fit(training, split, Nowhere())
-    assert training.resident is not None
+    assert training.batches.resident is not None
     for name, value in there.state.items():
         assert value.device.type == "cpu"
         assert torch.allclose(value, here.state[name], atol=2e-3), name

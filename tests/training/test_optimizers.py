@@ -37,15 +37,15 @@ def groups_of(training: Training) -> list[dict]:
 def test_every_step_runs_at_its_rate(split, recipe):
     """An optimizer doesn't get the schedule's rate, or warmup_epochs is counted in something else than epochs."""
     training = training_of(split, recipe=recipe | {"warmup_epochs": 0.5}, epochs=3, lr=0.01)
-    assert (training.steps_per_epoch, training.total_steps, training.warmup_steps) == (4, 12, 2)
+    assert (training.batches.steps_per_epoch, training.total_steps, training.warmup_steps) == (4, 12, 2)
     for step in (0, 1, 2, 11):
-        training.step(*training.batch(np.arange(16), step), step)
+        training.step(*training.batches.batch(np.arange(16), step), step)
         assert {group["lr"] for group in groups_of(training)} == {learning_rate(step, 12, 2, 0.01)}
     assert (
         training_of(split, recipe=ADAMW | {"warmup_epochs": 50}, epochs=3).warmup_steps == 11
     )  # never all of it
     assert (
-        training_of(split, recipe=ADAMW | {"batch_size": 500}).batch_size == 64
+        training_of(split, recipe=ADAMW | {"batch_size": 500}).batches.batch_size == 64
     )  # a batch larger than the data set
 
 
@@ -112,7 +112,7 @@ def test_muon_steps_are_orthogonal(split):
     nn.init.normal_(training.model.head.weight)  # a zero head passes no gradient on
     matrix = training.model.backbone.blocks[0].mlp[0].weight
     before = matrix.detach().clone()
-    training.step(*training.batch(np.arange(16), 0), 0)
+    training.step(*training.batches.batch(np.arange(16), 0), 0)
     values = torch.linalg.svdvals((matrix.detach() - before).double()) / (
         0.1 * 0.2 * max(matrix.shape) ** 0.5
     )
@@ -173,7 +173,7 @@ def test_weight_decay_shrinks_decayed_parameters_alone(split, recipe, factor):
             parameter.copy_(torch.randn(parameter.shape, generator=generator_for(1)))
     training.loss = lambda logits, targets: (0 * logits).sum()
     before = {name: parameter.detach().clone() for name, parameter in training.model.named_parameters()}
-    training.step(*training.batch(np.arange(16), 0), 0)
+    training.step(*training.batches.batch(np.arange(16), 0), 0)
     decayed = set().union(
         *(names_of(training.model, group) for group in groups_of(training) if group["weight_decay"])
     )
@@ -192,7 +192,7 @@ def test_clip_norm_bounds_the_gradient(split):
         recipe = SGD | {"clip_norm": clip, "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0}
         training = training_of(split, recipe=recipe, lr=1.0)
         before = torch.cat([value.detach().flatten().clone() for value in training.model.parameters()])
-        training.step(*training.batch(np.arange(16), 0), 0)
+        training.step(*training.batches.batch(np.arange(16), 0), 0)
         after = torch.cat([value.detach().flatten() for value in training.model.parameters()])
         steps[clip] = float((after - before).norm())
     assert steps[1e-3] == pytest.approx(1e-3, rel=1e-2) and steps[0.0] > 0.1

@@ -30,7 +30,7 @@ def with_a_head(training):
 def test_label_smoothing_takes_its_share_of_the_target(split, smoothing):
     """The loss isn't the cross-entropy with (1 - e) of the target and e over all classes, or the recipe's e isn't used."""
     training = with_a_head(training_of(split, recipe=PLAIN | {"label_smoothing": smoothing}, policy=OFF))
-    images, targets = training.batch(np.arange(0, 64, 4), 0)
+    images, targets = training.batches.batch(np.arange(0, 64, 4), 0)
     with torch.no_grad():
         log_shares = training.model.train()(images).log_softmax(1)
     wanted = -((1 - smoothing) * targets + smoothing / 4).mul(log_shares).sum(1).mean()
@@ -41,7 +41,7 @@ def test_a_plain_step_goes_down_the_losss_gradient(split):
     """Plain SGD goes another way than -lr times the gradient of the mean loss: a scaled, summed or old gradient."""
     training = with_a_head(training_of(split, recipe=PLAIN, lr=0.5, policy=OFF))
     for step in range(3):
-        images, targets = training.batch(np.arange(16 * step, 16 * step + 16), step)
+        images, targets = training.batches.batch(np.arange(16 * step, 16 * step + 16), step)
         parameters = list(training.model.train().parameters())
         loss = nn.functional.cross_entropy(training.model(images), targets)
         gradients = torch.autograd.grad(loss, parameters)
@@ -121,7 +121,7 @@ def test_the_average_holds_batch_norms_statistics(split):
     training.train_mode()
     names, average = ("backbone.1.running_mean", "backbone.1.running_var"), {}
     for step in range(5):
-        training.step(*training.batch(np.arange(16) + 8 * step, step), step)
+        training.step(*training.batches.batch(np.arange(16) + 8 * step, step), step)
         for name in names:
             value = training.model.state_dict()[name]
             average[name] = 0.8 * average[name] + 0.2 * value if step else value.clone()
@@ -160,7 +160,7 @@ def test_an_epochs_figures(split, monkeypatch):
 def test_the_loss_is_in_float32(split):
     """Under bfloat16 the loss has 8 bits: steps that differ by less look the same, and its gradient is rounded."""
     training = with_a_head(training_of(split, policy=OFF, compute=Compute(CPU.device, "bfloat16")))
-    images, targets = training.batch(np.arange(16), 0)
+    images, targets = training.batches.batch(np.arange(16), 0)
     with torch.no_grad(), training.compute.autocast():
         logits = training.model.train()(images)
     wanted = nn.functional.cross_entropy(logits.double(), targets.double())

@@ -46,11 +46,18 @@ def sincos_positions(grid: int, dim: int) -> Tensor:
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
 
 
+def has_fused_kernels(tensor: Tensor) -> bool:
+    """Tell whether a tensor goes to torch's fused attention and bias, as on all devices but CPUs."""
+    return tensor.device.type != "cpu"
+
+
 class Linear(nn.Linear):
-    """nn.Linear with the bias added apart: torch.compile then fuses it into what follows, without a copy."""
+    """nn.Linear, on CPUs with the bias added apart: torch.compile then fuses it into what follows."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the product and the bias."""
+        if has_fused_kernels(inputs):
+            return super().forward(inputs)
         product = nn.functional.linear(inputs, self.weight)
         return product + self.bias.to(product.dtype)
 
@@ -68,10 +75,15 @@ class Attention(nn.Module):
         """Return each token's share of the others."""
         batch, n, dim = tokens.shape
         q, k, v = self.qkv(tokens).view(batch, n, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        # Written out, since for as few tokens as an image of 32x32 has the backward pass of
-        # scaled_dot_product_attention takes half of a training step on a CPU.
-        weights = (q * (dim // self.heads) ** -0.5 @ k.transpose(-2, -1)).softmax(-1)
-        return self.out((weights @ v).transpose(1, 2).reshape(batch, n, dim))
+        if has_fused_kernels(tokens):
+            # Under use_deterministic_algorithms torch passes over cuDNN's kernel, whose backward pass isn't
+            # deterministic, and tells the flash and the memory-efficient one to be (attention_backward.cu).
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        else:
+            # Written out, since for as few tokens as an image of 32x32 has the backward pass of
+            # scaled_dot_product_attention takes half of a training step on a CPU.
+            mixed = (q * (dim // self.heads) ** -0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.out(mixed.transpose(1, 2).reshape(batch, n, dim))
 
 
 class Block(nn.Module):

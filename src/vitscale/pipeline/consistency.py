@@ -27,6 +27,10 @@ def mismatches(params: Params) -> Iterator[str]:
         yield from _among(f"prepare.{name}", name, "download", params.download)
     yield from _among("target", params.target, "prepare", params.prepare)
     yield from _of_models(params)
+    for name, recipe in params.recipes.items():
+        if recipe.batch_size % recipe.accumulate:
+            misfit = f"{recipe.accumulate} doesn't divide batch_size {recipe.batch_size}"
+            yield f"recipes.{name}.accumulate: {misfit}"
     starts: dict[str, str | None] = {f"{model}-scratch": model for model in params.models}
     for name, pretraining in params.pretrain.items():
         if name in starts:

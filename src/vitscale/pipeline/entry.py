@@ -14,8 +14,9 @@ from vitscale.models.vit import VitConfig
 from vitscale.pipeline.stage import Stage
 from vitscale.runtime.compiler import can_compile
 from vitscale.runtime.device import setup
+from vitscale.training.batches import Plan
 from vitscale.training.checkpoint import checkpoint_for
-from vitscale.training.loop import Plan, Training, fit
+from vitscale.training.loop import Training, fit
 from vitscale.training.optimizers import Recipe
 
 
@@ -87,7 +88,7 @@ def _train(
     chosen: dict = {
         "validation_accuracy": result.validation_accuracy,
         "best_epoch": result.best_epoch,
-        "train_images": len(training.indices),
+        "train_images": len(training.batches.indices),
     }
     if origin.exists():
         chosen["weights_sha256"] = [json.loads(origin.read_text())["sha256"]]

@@ -2,8 +2,8 @@
 
 `consistency.check` holds a file against it.
 
-It has no defaults and changes nothing: it only rejects. So an edit here can't change a result, and no stage
-lists this file among its `deps`.
+It has no defaults, but for two keys that may be left out, and changes nothing: it only rejects. So an edit
+here can't change a result, and no stage lists this file among its `deps`.
 """
 
 from typing import Annotated, Literal
@@ -69,7 +69,7 @@ class TinyImageNet(Entry):
 class ImageFolder(Entry):
     source: Literal["imagefolder"]
     image_size: Count
-    labels: str | None = None  # the one key that may be left out: most have none
+    labels: str | None = None  # may be left out: most have none
     sha256: Fingerprints
 
 
@@ -118,6 +118,7 @@ class Recipe(Entry):
     clip_norm: NotNegative
     ema_decay: Rate
     compile: bool
+    accumulate: Count = 1  # may be left out: most batches fit into memory whole
 
 
 class AdamW(Recipe):

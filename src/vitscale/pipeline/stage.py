@@ -33,6 +33,10 @@ PUT_BACK = (
 )
 # End, stage, seconds, CPU seconds of each run; ignored too, since no two take equally long.
 TIMINGS = Path("timings.csv")
+SMALLER = (
+    "lower the recipe's batch_size, or compute a batch in parts, one after the other: "
+    "recipes.<name>.accumulate: 2"
+)
 
 
 class Stage:
@@ -185,14 +189,13 @@ def run(main: Callable[[Stage], None], script: str) -> None:
             )
     except (UserError, OSError) as error:
         sys.exit("\n".join(f"error: {line}" for line in _say(error).splitlines()))
-    except MemoryError:
-        sys.exit("error: out of memory; lower the recipe's batch_size")
     except KeyboardInterrupt as stop:
         print(f"\n{str(stop) or 'stopped; run it again'}", file=sys.stderr)
         sys.exit(130)
-    except RuntimeError as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which light stages don't import
-            sys.exit(
-                f"error: out of device memory ({str(error).splitlines()[0]}); lower the recipe's batch_size"
-            )
+    except (MemoryError, RuntimeError) as error:
+        # torch's on a GPU is known by its name, since light stages don't import torch; on a CPU by its words.
+        if type(error).__name__ == "OutOfMemoryError":
+            sys.exit(f"error: out of device memory ({str(error).splitlines()[0]}); {SMALLER}")
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            sys.exit(f"error: out of memory; {SMALLER}")
         raise

@@ -3,6 +3,7 @@
 Each function is the identity where there is one process.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
@@ -53,6 +54,11 @@ def share_statistics(model: nn.Module, device: torch.device) -> None:
 def share_gradients(model: nn.Module) -> nn.Module:
     """Return a model whose backward pass leaves the means of all processes' gradients."""
     return DistributedDataParallel(model, broadcast_buffers=False) if PROCESSES > 1 else model
+
+
+def shared(model: nn.Module, now: bool) -> AbstractContextManager:
+    """Return the context of a pass whose gradients the processes share now, or with those of a later one."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) and not now else nullcontext()
 
 
 def mean(values: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
 """In what precision a forward pass computes: params.yaml's, or for "auto" the one the device is made for."""
 
+import os
+
 import torch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# What oneDNN may be held to that leaves it without products of bfloat16.
+WITHOUT_BFLOAT16 = ["SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"]
 
 
 def chosen(precision: str, device: torch.device) -> torch.dtype:
@@ -28,6 +32,12 @@ def best_on_cuda(capability: tuple[int, int]) -> torch.dtype:
 
 
 def has_native_bfloat16() -> bool:
-    """Tell whether the CPU multiplies bfloat16 matrices itself. Emulated, they are slower than float32."""
+    """Tell whether the CPU multiplies bfloat16 matrices itself, and `ONEDNN_MAX_CPU_ISA` lets it.
+
+    Emulated, they are slower than float32.
+    """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    if limit.upper() in WITHOUT_BFLOAT16:
+        return False
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

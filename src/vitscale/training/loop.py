@@ -4,11 +4,9 @@ It knows no stage and no params.yaml.
 """
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -16,35 +14,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vitscale.base.errors import UserError
 from vitscale.base.processes import RANK
 from vitscale.base.progress import progress, say
-from vitscale.data.arrays import Split, stratified
-from vitscale.data.augment import Policy, augment, generator_for
+from vitscale.data.arrays import Split
+from vitscale.data.augment import generator_for
 from vitscale.models.store import Classifier
 from vitscale.runtime import distributed
 from vitscale.runtime.compiler import can_compile
 from vitscale.runtime.device import Compute
+from vitscale.training.batches import Batches, Plan
 from vitscale.training.checkpoint import Checkpoint
 from vitscale.training.inference import predict
-from vitscale.training.optimizers import Recipe, learning_rate, make_optimizers
+from vitscale.training.optimizers import Together, learning_rate, make_optimizers
 
 CHECK_EVERY = 50  # steps between looks at the loss: on a GPU each look waits for the device
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to do with a model and a split: on which share of it, how, for how long, at which peak rate.
-
-    `sizes` are sides of the images in pixels; each has an equal share of the epochs (progressive resizing, as
-    in Tan & Le 2021, *EfficientNetV2*, section 4). With `frozen_backbone` the head alone is trained.
-    """
-
-    recipe: Recipe
-    policy: Policy
-    fraction: float
-    sizes: list[int]
-    epochs: int
-    lr: float
-    seed: int
-    frozen_backbone: bool = False
+LEAST_SCALE = 1e-4  # of the loss under float16, as in fairseq: a training that comes to less is lost
 
 
 @dataclass(frozen=True)
@@ -68,33 +50,22 @@ class Result:
     history: list[Epoch]
 
 
-def on_device(images: np.ndarray, device: torch.device) -> Tensor:
-    """Return images on the device, read a part at a time: the machine's memory may not hold them all."""
-    resident = torch.empty(images.shape, dtype=torch.from_numpy(images[:1].copy()).dtype, device=device)
-    for start in range(0, len(images), 10_000):
-        part = images[start : start + 10_000]
-        resident[start : start + len(part)] = torch.from_numpy(np.array(part))
-    return resident
-
-
 class Training:
-    """A model with its data, optimizer and schedule; `batch` and `step` together are one step.
-
-    Of several processes that torchrun started each takes an equal part of every batch. All draw the whole
-    batch's images and augmentation, as a single process does, so that a mix can have its partner from another
-    part.
-    """
+    """A model with its batches, optimizer and schedule; `step` takes what `batches.batch` gives."""
 
     def __init__(self, model: Classifier, split: Split, plan: Plan, compute: Compute):
         recipe, device = plan.recipe, compute.device
-        self.model, self.split, self.plan, self.compute = model.to(device), split, plan, compute
-        self.indices = stratified(split.labels, plan.fraction, plan.seed)
-        self.batch_size = min(recipe.batch_size, len(split))
-        self.part = distributed.part_of(self.batch_size)
-        # As many for a fraction of the images as for all: else less data would mean less training too.
-        self.steps_per_epoch = len(split) // self.batch_size  # an epoch's last, smaller batch is left out
-        self.total_steps = plan.epochs * self.steps_per_epoch
-        self.warmup_steps = min(round(recipe.warmup_epochs * self.steps_per_epoch), self.total_steps - 1)
+        self.model, self.plan, self.compute = model.to(device), plan, compute
+        self.batches = Batches(split, plan, model.config, device)
+        share = self.batches.part.stop - self.batches.part.start
+        if share % recipe.accumulate:
+            raise UserError(
+                f"{share} images of a batch can't be computed in {recipe.accumulate} equal parts; change the "
+                "recipe's accumulate or batch_size"
+            )
+        each = self.batches.steps_per_epoch
+        self.total_steps = plan.epochs * each
+        self.warmup_steps = min(round(recipe.warmup_epochs * each), self.total_steps - 1)
         model.backbone.requires_grad_(not plan.frozen_backbone)
         if not plan.frozen_backbone:
             distributed.share_statistics(model, device)
@@ -113,58 +84,39 @@ class Training:
             options = {"fullgraph": True, "recompile_limit": 8 + len(set(plan.sizes))}
             compiled = cast(nn.Module, torch.compile(model, dynamic=False, **options))  # type: ignore[call-overload]
         self.forward = distributed.share_gradients(compiled)
-        self.resident = None
-        if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
-            self.resident = on_device(split.images, device)
+        # In float16 small gradients are 0, so the loss is scaled up (Micikevicius et al. 2018, section 3.2).
+        # In other precisions the scaler does nothing. The average is updated with the weights or not at all.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=compute.dtype == torch.float16)
+        self.together = cast(torch.optim.Optimizer, Together(self.optimizers, self._update_average))
+        self.skipped = 0  # steps, because their gradients overflowed
 
     def train_mode(self) -> None:
         """Let the model train; a probe's batch norms keep their statistics."""
         self.model.train()
         self.model.backbone.train(not self.plan.frozen_backbone)
 
-    def epoch_order(self, epoch: int) -> np.ndarray:
-        """Return an epoch's indices: all images in random order, a fraction as often as that takes."""
-        draws, count = generator_for(self.plan.seed, 1, epoch), len(self.indices)
-        passes = math.ceil(self.steps_per_epoch * self.batch_size / count)
-        return np.concatenate(
-            [self.indices[torch.randperm(count, generator=draws).numpy()] for _ in range(passes)]
-        )
-
-    def batch(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
-        """Return this process's part of a step's images and soft targets (b, classes), on the device.
-
-        The images are augmented and standardised, (b, 3, s, s) with the epoch's side s; features as stored.
-        """
-        plan, config, device = self.plan, self.model.config, self.compute.device
-        if self.resident is None:  # from the memory-mapped file
-            images = torch.from_numpy(self.split.images[indices]).to(device)
-        else:
-            images = self.resident[torch.from_numpy(indices).to(device)]
-        labels = torch.from_numpy(self.split.labels[indices]).to(device)
-        classes, preprocessing = len(config.classes), config.preprocessing
-        if images.ndim == 2:
-            return images[self.part], nn.functional.one_hot(labels[self.part], classes).float()
-        draws = generator_for(plan.seed, 2, step)
-        images, targets = augment(images, labels, classes, plan.policy, preprocessing.mean, draws)
-        size = plan.sizes[step // self.steps_per_epoch * len(plan.sizes) // plan.epochs]
-        return preprocessing.to_input(images[self.part], size), targets[self.part]
-
     def step(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
-        """Update the weights once; return the loss of this process's part, still on the device."""
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.rate(step)
-        with self.compute.autocast():
-            loss = self.loss(self.forward(images).float(), targets)
+        """Update the weights once; return the mean loss of this process's part, still on the device."""
+        for group in self.together.param_groups:
+            group["lr"] = self.rate(step)
         self.model.zero_grad(set_to_none=True)
-        loss.backward()
+        parts, losses = self.plan.recipe.accumulate, list[Tensor]()
+        for some, wanted in zip(images.chunk(parts), targets.chunk(parts), strict=True):
+            with distributed.shared(self.forward, now=len(losses) + 1 == parts):
+                with self.compute.autocast():
+                    loss = self.loss(self.forward(some).float(), wanted) / parts
+                self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        self.scaler.unscale_(self.together)
         if self.plan.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.recipe.clip_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self.skipped += self.scaler.step(self.together) is None
+        self.scaler.update()
+        return torch.stack(losses).sum()
+
+    def _update_average(self) -> None:
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return loss.detach()
 
     def rate(self, step: int) -> float:
         """Return a step's learning rate."""
@@ -178,23 +130,32 @@ class Training:
         key = (self.plan.seed, 3, epoch) + ((RANK,) if RANK else ())  # no two processes drop the same
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_for(*key))))
         self.train_mode()
-        order, first = self.epoch_order(epoch), epoch * self.steps_per_epoch
+        batches, steps = self.batches, self.batches.steps_per_epoch
+        order, first = batches.epoch_order(epoch), epoch * steps
         losses: list[Tensor] = []
-        for i in progress(range(self.steps_per_epoch), self.steps_per_epoch, f"epoch {epoch + 1}"):
-            chosen = order[i * self.batch_size : (i + 1) * self.batch_size]
-            losses.append(self.step(*self.batch(chosen, first + i), first + i))
-            if (i + 1) % CHECK_EVERY == 0 or i + 1 == self.steps_per_epoch:
+        for i in progress(range(steps), steps, f"epoch {epoch + 1}"):
+            chosen = order[i * batches.batch_size : (i + 1) * batches.batch_size]
+            losses.append(self.step(*batches.batch(chosen, first + i), first + i))
+            if (i + 1) % CHECK_EVERY == 0 or i + 1 == steps:
                 self._check(losses, first)
-        return distributed.mean(torch.stack(losses)).double().mean().item()
+        return distributed.mean(torch.stack(losses)).cpu().double().mean().item()
 
     def _check(self, losses: list[Tensor], first: int) -> None:
         recent = distributed.mean(torch.stack(losses[-CHECK_EVERY:]))
+        way_out = "lower lr or the entry's lr_scale, or give the recipe a clip_norm"
+        if self.scaler.is_enabled():
+            way_out = f"{way_out}, or take another precision than float16"
         if not recent.isfinite().all():
             step = first + len(losses) - len(recent) + int(recent.isfinite().logical_not().int().argmax())
             raise UserError(
                 f"the loss is no longer a finite number at step {step} "
-                f"(learning rate {self.rate(step):.3g}); lower lr or the entry's lr_scale, or give the "
-                "recipe a clip_norm"
+                f"(learning rate {self.rate(step):.3g}); {way_out}"
+            )
+        if self.scaler.get_scale() < LEAST_SCALE:
+            step = first + len(losses) - 1
+            raise UserError(
+                f"the gradients still overflow at step {step} (learning rate {self.rate(step):.3g}), however "
+                f"small the loss is scaled; {way_out}"
             )
 
     def scored_model(self) -> Classifier:
@@ -210,6 +171,8 @@ class Training:
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": None if self.average is None else self.average.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "skipped": self.skipped,
         }
 
     def restore(self, state: dict) -> None:
@@ -219,6 +182,12 @@ class Training:
             optimizer.load_state_dict(saved)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.skipped = state["skipped"]
+
+
+def _skips(count: int, so_far: int) -> str:
+    return f", steps skipped since float16 overflowed: {count} ({so_far} so far)" if count else ""
 
 
 def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result:
@@ -233,6 +202,7 @@ def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result
     labels = torch.from_numpy(validation.labels)
     try:
         for epoch in range(kept, epochs):
+            skipped_before = training.skipped
             train_loss = training.epoch(epoch)
             model = training.scored_model()
             logits = predict(model, validation.images, training.compute)
@@ -243,6 +213,7 @@ def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result
             say(
                 f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss {loss:.4f}, "
                 f"validation accuracy {accuracy:.2%}"
+                + _skips(training.skipped - skipped_before, training.skipped)
             )
             if best is None or accuracy > best["accuracy"]:
                 state = {name: value.cpu() for name, value in copy.deepcopy(model.state_dict()).items()}

@@ -1,16 +1,22 @@
 """How a model is optimised: the recipe, its learning rate step by step, and its optimizers."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from vitscale.runtime.precision import chosen
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """An entry of params.yaml's `recipes`; 0 and false: off. adamw has no `momentum`, sgd no `beta2`."""
+    """An entry of params.yaml's `recipes`; 0 and false: off. adamw has no `momentum`, sgd no `beta2`.
+
+    A batch is computed in `accumulate` equal parts, one after the other, and is one step all the same.
+    """
 
     optimizer: str
     batch_size: int
@@ -22,6 +28,7 @@ class Recipe:
     compile: bool
     momentum: float = 0.0
     beta2: float = 0.0
+    accumulate: int = 1
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -46,7 +53,9 @@ class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for matrices, as torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`.
 
     Updates are scaled to the size of AdamW's (Liu et al. 2025, *Muon is scalable for LLM training*, section
-    2.2). Matrices of one shape are orthogonalised together: one by one they took a seventh of a step.
+    2.2). Matrices of one shape are orthogonalised together: one by one they took a seventh of a step. Their
+    products are in bfloat16 where the device multiplies it itself, else in float32, also where a GPU has
+    float16 alone: gradients as small as 1e-8 are 0 there.
     """
 
     def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float):
@@ -66,9 +75,9 @@ class Muon(torch.optim.Optimizer):
                         self.state[matrix]["momentum"] = torch.zeros_like(matrix)
                 averages = [self.state[matrix]["momentum"] for matrix in matrices]
                 torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-                updates = orthogonalised(
-                    torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))
-                )
+                directions = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))
+                native = chosen("auto", directions.device) == torch.bfloat16
+                updates = orthogonalised(directions.bfloat16() if native else directions)
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(
                     matrices, list(updates.float()), alpha=-group["lr"] * 0.2 * math.sqrt(max(shape))
@@ -76,11 +85,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Return bfloat16 matrices (n, rows, columns) with singular values near 1, by 5 Newton-Schulz steps."""
-    x = matrices.bfloat16()
-    if x.shape[1] > x.shape[2]:
-        return orthogonalised(x.transpose(1, 2)).transpose(1, 2)
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    """Return matrices (n, rows, columns) with singular values near 1, by 5 Newton-Schulz steps."""
+    if matrices.shape[1] > matrices.shape[2]:
+        return orthogonalised(matrices.transpose(1, 2)).transpose(1, 2)
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         squares = x @ x.transpose(1, 2)
         x = torch.baddbmm(
@@ -111,3 +119,25 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
                 Muon(matrices, lr=0.0, weight_decay=recipe.weight_decay, momentum=recipe.momentum)
             )
     return [*optimizers, torch.optim.AdamW(groups, betas=(0.9, recipe.beta2), fused=True)]
+
+
+class Together:
+    """Several optimizers, and what follows their step, as the one optimizer that a GradScaler is given.
+
+    So it skips a step whose gradients overflow for all of them, or for none.
+    """
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer], then: Callable[[], None]):
+        self.optimizers, self.then = optimizers, then
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """The groups of all optimizers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def step(self) -> bool:
+        """Take the step; return True, where a scaler that skips it returns None."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.then()
+        return True
