@@ -35,24 +35,20 @@ class Host:
         """Where its files are, seen from outside."""
         return self.folder / self.name
 
-    def start(self, *command: str, cwd: str = "", **environment: str) -> subprocess.Popen:
-        """Start a command on it, in a folder of its own; HOME and checkpoints are its own too."""
+    def start(self, *command: str, cwd: str, log: Path) -> subprocess.Popen:
+        """Start a command on it, in a folder of its own; what it says goes to a file."""
         here = self.folder / "here"
         environment = {
             **os.environ,
             "HOME": f"{here}/home",
             "VITSCALE_CHECKPOINTS": f"{here}/checkpoints",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            **environment,
         }
+        environment.pop("PYTHON_EXEC", None)  # tests' forked python runs outside
         inside = ["sh", "-ec", INSIDE, "sh", self.name, "a b", str(self.folder), cwd, *command]
-        return subprocess.Popen(
-            ["ip", "netns", "exec", self.namespace, "unshare", "-mu", *inside],
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        command = ("ip", "netns", "exec", self.namespace, "unshare", "-mu", *inside)
+        with open(log, "w") as file:
+            return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
     def kill(self) -> None:
         """End all that runs on it, as a loss of power does."""

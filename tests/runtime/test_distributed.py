@@ -1,6 +1,5 @@
 """Several processes at one stage, as torchrun starts them: two on this machine's CPU, over gloo."""
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -8,26 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
-from tiny import PARAMS, ROOT, outputs, run, write_params
+from same import alone, assert_same_training, history
+from tiny import PARAMS, ROOT, outputs, run
 from trainings import CPU, LIGHT, OFF, VIT, training_of
 from vitscale.base.errors import UserError
 from vitscale.runtime import distributed
 from vitscale.training import loop
 
-pytestmark = pytest.mark.usefixtures("forked")
+pytestmark = pytest.mark.usefixtures("forked", "environment_of_each")
 
 
 RECIPE = PARAMS["recipes"]["vit"]
-
-
-@pytest.fixture(autouse=True)
-def environment_of_each(tmp_path, monkeypatch):
-    """Checkpoints of each test's own, and one thread a process: torchrun's default, which is part of a checkpoint's name."""
-    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    monkeypatch.setenv("VITSCALE_THREADS", "1")
-    monkeypatch.setenv("VITSCALE_DEVICE", "cpu")
 
 
 TORCHRUN = ("python", "-m", "torch.distributed.run", "--standalone")
@@ -42,61 +33,6 @@ def torchrun(folder: Path, stage: str, key: str, processes: int = 2):
         cwd=folder,
         timeout=600,
     )
-
-
-def alone(folder: Path, stage: str, key: str):
-    return run("python", f"stages/{stage}.py", key, cwd=folder)
-
-
-@pytest.fixture(scope="module")
-def exact(done, forked, tmp_path_factory):
-    """The tiny pipeline in float32 and without dropout, which would tell processes apart, up to its untrained weights."""
-    folder = shutil.copytree(done, tmp_path_factory.mktemp("exact") / "repo", symlinks=True)
-    write_params(folder, precision="float32", models__vit__dropout=0.0)
-    alone(folder, "init", "vit")
-    return folder
-
-
-@pytest.fixture
-def copies(exact, tmp_path):
-    """Return a function that makes a copy of `exact` with some parameters changed."""
-
-    def copy(name: str, **changes) -> Path:
-        folder = shutil.copytree(exact, tmp_path / name, symlinks=True)
-        write_params(folder, **changes)
-        (folder / "timings.csv").unlink(missing_ok=True)
-        return folder
-
-    return copy
-
-
-def history(folder: Path, stage: str) -> np.ndarray:
-    epochs = json.loads((folder / f"metrics/history/{stage}/vit-digits.json").read_text())["epochs"]
-    return np.array([list(epoch.values()) for epoch in epochs], dtype=float)
-
-
-def assert_same_training(one: Path, two: Path, stage: str, place: str, start: str) -> None:
-    """Both went the same way from the same start, to what rounding makes of it: other gradients would lead far apart."""
-    figures = [history(folder, stage) for folder in (one, two)]
-    assert len(figures[0]) >= 1 and np.allclose(
-        *figures, rtol=5e-3, atol=0
-    )  # no image of the 54 may be told otherwise
-    before, first, second = (
-        load_file(path / "model.safetensors")
-        for path in (one / "models/start" / start, one / place / "vit-digits", two / place / "vit-digits")
-    )
-    assert first.keys() == second.keys()
-    trained = [name for name in first if name in before and not name.startswith("head.")]
-    for names in (trained, ["head.weight", "head.bias"]):
-        begin = [before[name] if name in trained else 0 for name in names]  # a new head is zero
-        apart, moved = (
-            np.sqrt(sum(np.square(x).sum() for x in each))
-            for each in (
-                [first[name] - second[name] for name in names],
-                [first[name] - x for name, x in zip(names, begin)],
-            )
-        )
-        assert apart <= 0.02 * moved
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,18 @@ def start(tmp_path):
         for rank, body in enumerate(bodies):
             script = tmp_path / f"{rank}.py"
             script.write_text(SCRIPT.format(body))
-            given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": len(bodies), "MASTER_PORT": port}
-            given |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "none", "PYTHONPATH": ROOT / "src"}
+            given = {
+                "RANK": rank,
+                "LOCAL_RANK": rank,
+                "WORLD_SIZE": len(bodies),
+                "LOCAL_WORLD_SIZE": len(bodies),
+            }
+            given |= {
+                "MASTER_PORT": port,
+                "MASTER_ADDR": "127.0.0.1",
+                "TORCHELASTIC_RUN_ID": "none",
+                "PYTHONPATH": ROOT / "src",
+            }
             environment = os.environ | {name: str(value) for name, value in given.items()}
             started.append(
                 subprocess.Popen(

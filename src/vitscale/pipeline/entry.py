@@ -14,6 +14,7 @@ from vitscale.models.vit import VitConfig
 from vitscale.pipeline.stage import Stage
 from vitscale.runtime.compiler import can_compile
 from vitscale.runtime.device import setup
+from vitscale.runtime.distributed import require_same
 from vitscale.training.batches import Plan
 from vitscale.training.checkpoint import checkpoint_for
 from vitscale.training.loop import Training, fit
@@ -78,6 +79,7 @@ def _train(
         )
     # A probe on stored features trains the head alone; the backbone that they came from joins it again below.
     trained = model.head_alone() if train.images.ndim == 2 else model
+    require_same(stage.digest(), "code, parameters or inputs")
     decides = stage.digest(
         *compute.identity(), plan.recipe.compile and can_compile(compute.device), plan.seed
     )

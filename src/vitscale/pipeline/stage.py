@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,13 @@ class Stage:
             "stage": self.label,
             "extra": extra,
             "params": {name: find(self.params, name) for name in self.declared["params"]},
-            "deps": {path: digest(Path(path)) for path in self.declared["deps"]},
+            "deps": self._digests,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {path: digest(Path(path)) for path in self.declared["deps"]}
 
     def trained(self, state: Path) -> None:
         """Say that a training is over whose state is saved there."""

@@ -3,6 +3,7 @@
 Each function is the identity where there is one process.
 """
 
+import socket
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
@@ -101,3 +102,12 @@ def of_first(value: Value) -> Value:
         distributed.broadcast_object_list(values)
         value = values[0]
     return value
+
+
+def require_same(value: Value, what: str) -> None:
+    """Raise UserError where this process's value, which says `what` it has, isn't the first process's."""
+    if of_first(value) != value:
+        raise UserError(
+            f"{socket.gethostname()} has other {what} than the machine of process 0; bring its folder up to "
+            "date and start again on all machines"
+        )
