@@ -49,6 +49,7 @@ MODELS = {
 }
 RECIPES = {
     "adamw": ADAMW | {"label_smoothing": 0.1, "batch_size": 12},
+    "accumulate": ADAMW | {"accumulate": 3, "batch_size": 12},
     "sgd": SGD | {"clip_norm": 0.0, "batch_size": 12},
     "muon": MUON | {"ema_decay": 0.9, "batch_size": 12},
 }

@@ -128,11 +128,59 @@ def test_precision(model, precision):
     """Under autocast an epoch on a GPU ends in an error, or isn't computed in the precision asked for."""
     first = a_training(model_of(model), policy=LIGHT)
     full = first.step(*batch_of(first), 0).item()
-    with a_gpu(Pretended()):
+    with a_gpu(Pretended(has_float64=True)):  # torch's loss scaling has another way for mps
         training = a_training(model_of(model), there(precision), policy=LIGHT)
         half = training.step(*batch_of(training), 0).item()
         assert half == pytest.approx(full, rel=0.05) and half != full
         assert {each.dtype for each in training.model.parameters()} == {torch.float32}
+
+
+def test_a_step_that_overflows():
+    """A step whose gradients overflow in float16 on a GPU isn't skipped, or isn't counted, or counts for the average."""
+    with a_gpu(Pretended(has_float64=True)):
+        training = a_training(
+            model_of("vit-class-learned"), there("float16"), policy=OFF, recipe=RECIPES["muon"]
+        )
+        before = numbers(training.model.state_dict())
+        images, targets = batch_of(training)
+        training.step(images, targets * float("inf"), 0)
+        assert training.skipped == 1 and all(
+            map(np.array_equal, before, numbers(training.model.state_dict()))
+        )
+        training.scaler.update(256.0)
+        training.step(images, targets, 0)
+        assert training.skipped == 1 and not all(
+            map(np.array_equal, before, numbers(training.model.state_dict()))
+        )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "precision", "waits"),
+    [
+        ("adamw", "float32", {}),
+        ("adamw", "bfloat16", {}),
+        ("adamw", "float16", {"aten._local_scalar_dense.default": 1}),  # whether it overflowed
+        ("sgd", "float32", {}),
+        ("accumulate", "float32", {}),
+        (
+            "muon",
+            "float32",
+            {"aten._to_copy.default": 1},
+        ),  # with an average, torch copies how many were averaged
+    ],
+)
+@pytest.mark.parametrize("model", ["vit-dropout-depth", "resnet18-imagenet"])
+def test_what_a_step_waits_for(model, recipe, precision, waits):
+    """A step asks for a value, or copies from the host's memory, so that the GPU idles until the host has gone on."""
+    with a_gpu(Pretended(has_float64=True)) as gpu:
+        training = a_training(
+            model_of(model), there(precision), policy=OFF, recipe=RECIPES[recipe], sizes=[32]
+        )
+        batches = [batch_of(training, step) for step in (0, 1)]
+        training.step(*batches[0], 0)
+        gpu.waits.clear()
+        training.step(*batches[1], 1)
+        assert dict(gpu.waits) == waits
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
