@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitscale.data.arrays import Split, stratified
-from vitscale.data.augment import Policy, augment, generator_for
+from vitscale.data.augment import Policy, augment, draw, generator_for
 from vitscale.models.store import ModelConfig
 from vitscale.runtime import distributed
 from vitscale.training.optimizers import Recipe
@@ -74,15 +74,22 @@ class Batches:
         The images are augmented and standardised, (b, 3, s, s) with the epoch's side s; features as stored.
         """
         plan, config, device = self.plan, self.config, self.device
+        classes, preprocessing = len(config.classes), config.preprocessing
+        if self.split.images.ndim == 2:
+            indices = indices[self.part]
+        else:
+            drawn = draw(
+                plan.policy, len(indices), self.split.images.shape[1], generator_for(plan.seed, 2, step)
+            )
+            rows, drawn = drawn.part(self.part)
+            indices = indices[rows.numpy()]
         if self.resident is None:  # from the memory-mapped file
             images = torch.from_numpy(self.split.images[indices]).to(device)
         else:
             images = self.resident[torch.from_numpy(indices).to(device)]
         labels = torch.from_numpy(self.split.labels[indices]).to(device)
-        classes, preprocessing = len(config.classes), config.preprocessing
         if images.ndim == 2:
-            return images[self.part], nn.functional.one_hot(labels[self.part], classes).float()
-        draws = generator_for(plan.seed, 2, step)
-        images, targets = augment(images, labels, classes, plan.policy, preprocessing.mean, draws)
+            return images, nn.functional.one_hot(labels, classes).float()
+        images, targets = augment(images, labels, classes, drawn, preprocessing.mean)
         size = plan.sizes[step // self.steps_per_epoch * len(plan.sizes) // plan.epochs]
-        return preprocessing.to_input(images[self.part], size), targets[self.part]
+        return preprocessing.to_input(images, size), targets
