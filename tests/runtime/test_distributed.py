@@ -98,12 +98,16 @@ def assert_same_training(one: Path, two: Path, stage: str, place: str, start: st
         assert apart <= 0.02 * moved
 
 
-def test_two_processes_pretrain_as_one(copies, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("parts", "precision"),
+    [(1, "float32"), (4, "float32"), (2, "float16")],
+    ids=["whole", "parts", "float16"],
+)
+def test_two_processes_pretrain_as_one(copies, tmp_path, monkeypatch, parts, precision):
     """Two processes take other images or steps than one, mix others, or share gradients, losses or averages wrongly."""
-    changes = {
-        "recipes__vit": RECIPE | {"ema_decay": 0.5}
-    }  # the policy is `strong`: images are mixed across the parts
-    folders = [copies(name, **changes) for name in ("one", "two")]
+    # The policy is `strong`: images are mixed across the processes' parts.
+    recipes = {"one": RECIPE | {"ema_decay": 0.5}, "two": RECIPE | {"ema_decay": 0.5, "accumulate": parts}}
+    folders = [copies(name, recipes__vit=recipe, precision=precision) for name, recipe in recipes.items()]
     alone(folders[0], "pretrain", "vit-digits")
     monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "others"))
     said = torchrun(folders[1], "pretrain", "vit-digits").stdout

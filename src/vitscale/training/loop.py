@@ -78,7 +78,7 @@ class Training:
             averaged = get_ema_multi_avg_fn(recipe.ema_decay)
             self.average = AveragedModel(model, multi_avg_fn=averaged, use_buffers=not plan.frozen_backbone)
         compiled: nn.Module = model
-        if recipe.compile and can_compile():
+        if recipe.compile and can_compile(device):
             # Once a size. Beyond its own limit of 8 torch would go on uncompiled, without a word: that rounds
             # otherwise, and a resumed training has met fewer sizes. With fullgraph it ends in an error.
             options = {"fullgraph": True, "recompile_limit": 8 + len(set(plan.sizes))}
