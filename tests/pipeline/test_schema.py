@@ -135,7 +135,7 @@ BAD_VALUES = [  # key, value, what the line must say is allowed
     ("rows.vit-scratch.sizes", [16, 16, 24, 24, 32], "5 sizes need as many epochs, there are 4"),
     ("pretrain.resnet18-cifar100.sizes", [16, 24, 32], "3 sizes need as many epochs, there are 2"),
     # choices
-    ("precision", "float16", "'auto', 'bfloat16' or 'float32'"),
+    ("precision", "float8", "'auto', 'bfloat16', 'float16' or 'float32'"),
     ("models.vit.pool", "max", "'class' or 'mean'"),
     ("models.vit.positions", "rope", "'learned' or 'sincos'"),
     ("models.resnet18.stem", "patch", "'cifar' or 'imagenet'"),
