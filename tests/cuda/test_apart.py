@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from gpus import CPU, FEATURES, LIGHT, MODELS, OFF, POLICIES, RECIPES, SPLIT, a_training, batch_of, model_of
+from gpus import FEATURES, MODELS, OFF, POLICIES, RECIPES, SPLIT, a_training, batch_of, model_of
 from pretended import OnDevice, Pretended
 from symbolic import GPU, a_gpu
-from trainings import Nowhere
+from trainings import CPU, LIGHT, Nowhere
 from vitscale.data.augment import generator_for
 from vitscale.data.trivial_augment import TRIVIAL, operate
 from vitscale.runtime.device import Compute

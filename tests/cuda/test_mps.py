@@ -10,9 +10,10 @@ import torchgen
 import yaml
 
 from determinism import MPS, raising
-from gpus import FEATURES, LIGHT, MODELS, OFF, RECIPES, SPLIT, a_training, batch_of, model_of
+from gpus import FEATURES, MODELS, OFF, RECIPES, SPLIT, a_training, batch_of, model_of
 from pretended import Pretended
 from symbolic import GPU, a_gpu
+from trainings import LIGHT
 from vitscale.runtime.device import Compute
 from vitscale.training.inference import predict
 

@@ -14,6 +14,7 @@ from vitscale.runtime.device import Compute
 from vitscale.training.inference import predict
 from vitscale.training.loop import Training
 
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # a deep copy asks
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
