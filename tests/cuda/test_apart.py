@@ -1,5 +1,8 @@
 """What a GPU computes with is on it: batches and steps on a device whose tensors refuse to meet the CPU's."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from trainings import CPU, LIGHT, Nowhere
 from vitscale.data.augment import generator_for
 from vitscale.data.trivial_augment import TRIVIAL, operate
 from vitscale.runtime.device import Compute
+from vitscale.training import batches
 from vitscale.training.inference import predict
 from vitscale.training.loop import fit
 
@@ -83,6 +87,22 @@ def test_batch_of_features(free):
     with a_gpu(Pretended(), free):
         found = batch_of(a_training(head, there(), split=FEATURES, frozen=True, policy=OFF))
         assert all(map(same, found, wanted))
+
+
+def test_batches_made_ahead(monkeypatch):
+    """Images that stream, made ahead on a stream of their own, are others than resident ones, or in another order."""
+    stream = SimpleNamespace(record_event=lambda: "made", wait_event=lambda event: None)
+    monkeypatch.setattr(batches, "ahead", map)  # without the thread, in which no device would be pretended
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    wanted = list(a_training(model_of("vit-class-learned"), policy=STRONG).batches.epoch(0))
+    with a_gpu(Pretended(), free=0):
+        training = a_training(model_of("vit-class-learned"), there(), policy=STRONG)
+        found = list(training.batches.epoch(0))
+        assert training.batches.streamed and len(found) == 2
+        assert all(same(mine, theirs) for pair in zip(found, wanted) for mine, theirs in zip(*pair))
 
 
 @pytest.mark.parametrize("name", [name for name, *_ in TRIVIAL])
@@ -172,10 +192,10 @@ def test_what_a_step_waits_for(recipe, precision, waits):
         training = a_training(
             model_of("vit-dropout-depth"), there(precision), policy=OFF, recipe=RECIPES[recipe], sizes=[32]
         )
-        batches = [batch_of(training, step) for step in (0, 1)]
-        training.step(*batches[0], 0)
+        first, second = (batch_of(training, step) for step in (0, 1))
+        training.step(*first, 0)
         gpu.waits.clear()
-        training.step(*batches[1], 1)
+        training.step(*second, 1)
         assert dict(gpu.waits) == waits
 
 

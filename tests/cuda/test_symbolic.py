@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from determinism import raising
 from gpus import FEATURES, MODELS, OFF, POLICIES, RECIPES, SPLIT, a_training, batch_of, model_of
 from symbolic import GPU, Symbolic, a_gpu
+from vitscale.models import vit
 from vitscale.runtime.device import Compute
 from vitscale.training.inference import predict
 from vitscale.training.loop import Training
@@ -182,3 +183,20 @@ def test_backward_is_torchs(monkeypatch):
                 training.step(*batch_of(training), 0)
                 found.append([each.grad for each in training.model.parameters()])
         assert all(map(torch.equal, *found)) and not any((each == 0).all() for each in found[0])
+
+
+@pytest.mark.parametrize("model", ["vit-class-learned", "vit-dropout-depth", "resnet18-imagenet"])
+def test_one_graph(model, monkeypatch):
+    """With `compile` the way that a GPU takes through a ViT breaks into several graphs: with fullgraph, an error there."""
+    monkeypatch.setattr(vit, "has_fused_kernels", lambda tensor: True)
+    graphs = []
+    compiled = torch.compile(
+        model_of(model).train(),
+        backend=lambda graph, _: graphs.append(graph) or graph,
+        fullgraph=True,
+        dynamic=False,
+    )
+    for size in (32, 16):
+        compiled(torch.rand(2, 3, size, size)).sum().backward()
+    assert len(graphs) == 2
+    torch._dynamo.reset()
