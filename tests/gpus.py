@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainings import ADAMW, CPU, LIGHT, MUON, OFF, RESNET, SGD, VIT, build, training_of
+from trainings import ADAMW, CPU, MUON, OFF, RESNET, SGD, VIT, build, training_of
 from vitscale.base.config import read_yaml
 from vitscale.data.arrays import Split
 from vitscale.models.store import Classifier
@@ -23,7 +23,7 @@ FEATURES = Split(
 )
 POLICIES = {
     f"{path.parent.name if path.parent != ROOT else 'study'}-{name}": policy
-    for path in sorted([*ROOT.glob("params.yaml"), *ROOT.glob("examples/*/params.yaml")])
+    for path in [ROOT / "params.yaml", *sorted(ROOT.glob("examples/*/params.yaml"))]
     for name, policy in read_yaml(path)["augment"].items()
 }
 POLICIES = {
@@ -49,6 +49,7 @@ MODELS = {
 }
 RECIPES = {
     "adamw": ADAMW | {"label_smoothing": 0.1, "batch_size": 12},
+    "accumulate": ADAMW | {"accumulate": 3, "batch_size": 12},
     "sgd": SGD | {"clip_norm": 0.0, "batch_size": 12},
     "muon": MUON | {"ema_decay": 0.9, "batch_size": 12},
 }
@@ -73,6 +74,3 @@ def batch_of(training: Training, step: int = 0) -> tuple[torch.Tensor, torch.Ten
     """Return a step's images and targets."""
     batches = getattr(training, "batches", training)
     return batches.batch(np.arange(batches.batch_size), step)
-
-
-__all__ = ["CPU", "LIGHT", "OFF"]

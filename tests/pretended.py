@@ -64,9 +64,9 @@ def returned(func, args: tuple, kwargs: dict, result: Tensor, place: int):
 class Pretended(FakeTensorMode):
     """While it is entered the device is there. `waits` counts what its host would wait for."""
 
-    def __init__(self, name: str = "cuda:0"):
+    def __init__(self, has_float64: bool = False):
         super().__init__()
-        self.there = torch.device(name)
+        self.there, self.has_float64 = torch.device("cuda:0"), has_float64
         self.waits: Counter = Counter()
         self.seen: Counter = Counter()
 
@@ -121,9 +121,9 @@ class Pretended(FakeTensorMode):
         return answers[0]
 
     def put(self, result, to: torch.device):
-        """Return a result where it belongs. Apple's mps has no float64, so there is none on any device."""
+        """Return a result where it belongs; without float64, as Apple's mps, unless it was asked for."""
         if not isinstance(result, Tensor) or to.type == "cpu":
             return result
-        if result.dtype == torch.float64:
+        if result.dtype == torch.float64 and not self.has_float64:
             raise RuntimeError(f"float64 on {to}, which Apple's mps doesn't have")
         return OnDevice(result, to)

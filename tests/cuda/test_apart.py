@@ -1,17 +1,21 @@
 """What a GPU computes with is on it: batches and steps on a device whose tensors refuse to meet the CPU's."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from gpus import CPU, FEATURES, LIGHT, MODELS, OFF, POLICIES, RECIPES, SPLIT, a_training, batch_of, model_of
+from gpus import FEATURES, MODELS, OFF, POLICIES, RECIPES, SPLIT, a_training, batch_of, model_of
 from pretended import OnDevice, Pretended
 from symbolic import GPU, a_gpu
-from trainings import Nowhere
+from trainings import CPU, LIGHT, Nowhere
 from vitscale.data.augment import generator_for
 from vitscale.data.trivial_augment import TRIVIAL, operate
 from vitscale.runtime.device import Compute
+from vitscale.training import batches
 from vitscale.training.inference import predict
 from vitscale.training.loop import fit
 
@@ -85,6 +89,22 @@ def test_batch_of_features(free):
         assert all(map(same, found, wanted))
 
 
+def test_batches_made_ahead(monkeypatch):
+    """Images that stream, made ahead on a stream of their own, are others than resident ones, or in another order."""
+    stream = SimpleNamespace(record_event=lambda: "made", wait_event=lambda event: None)
+    monkeypatch.setattr(batches, "ahead", map)  # without the thread, in which no device would be pretended
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
+    wanted = list(a_training(model_of("vit-class-learned"), policy=STRONG).batches.epoch(0))
+    with a_gpu(Pretended(), free=0):
+        training = a_training(model_of("vit-class-learned"), there(), policy=STRONG)
+        found = list(training.batches.epoch(0))
+        assert training.batches.streamed and len(found) == 2
+        assert all(same(mine, theirs) for pair in zip(found, wanted) for mine, theirs in zip(*pair))
+
+
 @pytest.mark.parametrize("name", [name for name, *_ in TRIVIAL])
 def test_operation(name):
     """One of TrivialAugment's operations, which a few random draws may leave out, takes a tensor of the CPU along."""
@@ -97,13 +117,15 @@ def test_operation(name):
 
 def numbers(state: dict) -> list[np.ndarray]:
     """Return a state's tensors as arrays, in order."""
-    return [
-        (value.held if isinstance(value, OnDevice) else value).detach().numpy() for value in state.values()
-    ]
+    held = [value.held if isinstance(value, OnDevice) else value for value in state.values()]
+    return [value.detach().numpy().copy() for value in held]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "resnet18-cifar"])
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [(model, recipe) for model in MODELS for recipe in RECIPES if model.startswith("vit")]
+    + [("resnet18-imagenet", "sgd"), ("resnet18-cifar", "muon")],
+)
 def test_training(model, recipe):
     """An epoch on a GPU ends in an error (an average, a norm or a rate that stays on the CPU), or trains something else."""
     rest = {"recipe": RECIPES[recipe], "policy": STRONG, "sizes": [32]}
@@ -128,11 +150,65 @@ def test_precision(model, precision):
     """Under autocast an epoch on a GPU ends in an error, or isn't computed in the precision asked for."""
     first = a_training(model_of(model), policy=LIGHT)
     full = first.step(*batch_of(first), 0).item()
-    with a_gpu(Pretended()):
+    with a_gpu(Pretended(has_float64=True)):  # torch's loss scaling has another way for mps
         training = a_training(model_of(model), there(precision), policy=LIGHT)
         half = training.step(*batch_of(training), 0).item()
         assert half == pytest.approx(full, rel=0.05) and half != full
         assert {each.dtype for each in training.model.parameters()} == {torch.float32}
+
+
+def test_a_step_that_overflows():
+    """A step whose gradients overflow in float16 on a GPU isn't skipped, or isn't counted, or counts for the average."""
+    with a_gpu(Pretended(has_float64=True)):
+        training = a_training(
+            model_of("vit-class-learned"), there("float16"), policy=OFF, recipe=RECIPES["muon"]
+        )
+        before = numbers(training.model.state_dict())
+        images, targets = batch_of(training)
+        training.step(images, targets * float("inf"), 0)
+        assert training.skipped == 1 and all(
+            map(np.array_equal, before, numbers(training.model.state_dict()))
+        )
+        training.scaler.update(256.0)
+        training.step(images, targets, 0)
+        assert training.skipped == 1 and not all(
+            map(np.array_equal, before, numbers(training.model.state_dict()))
+        )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "precision", "waits"),
+    [
+        ("adamw", "float32", {}),
+        ("adamw", "bfloat16", {}),
+        ("adamw", "float16", {"aten._local_scalar_dense.default": 1}),  # whether it overflowed
+        ("sgd", "float32", {}),
+        ("accumulate", "float32", {}),
+    ],
+)
+def test_what_a_step_waits_for(recipe, precision, waits):
+    """A step asks for a value, or copies from the host's memory, so that the GPU idles until the host has gone on."""
+    with a_gpu(Pretended(has_float64=True)) as gpu:
+        training = a_training(
+            model_of("vit-dropout-depth"), there(precision), policy=OFF, recipe=RECIPES[recipe], sizes=[32]
+        )
+        first, second = (batch_of(training, step) for step in (0, 1))
+        training.step(*first, 0)
+        gpu.waits.clear()
+        training.step(*second, 1)
+        assert dict(gpu.waits) == waits
+
+
+@pytest.mark.parametrize(("model", "copies"), [("vit-dropout-depth", 1), ("resnet18-imagenet", 2)])
+def test_what_an_average_waits_for(model, copies):
+    """With an average a step waits for more than torch's own copy of how many were averaged (and of it for buffers)."""
+    with a_gpu(Pretended()) as gpu:
+        training = a_training(model_of(model), there(), policy=OFF, recipe=RECIPES["muon"], sizes=[32])
+        batch = batch_of(training)
+        training.step(*batch, 0)
+        gpu.waits.clear()
+        training.step(*batch, 1)
+        assert dict(gpu.waits) == {"aten._to_copy.default": copies}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
