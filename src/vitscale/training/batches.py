@@ -1,7 +1,10 @@
 """The batches of a training: which images, in which order, augmented and standardised on the device."""
 
 import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +15,9 @@ from vitscale.data.augment import Policy, augment, draw, generator_for
 from vitscale.models.store import ModelConfig
 from vitscale.runtime import distributed
 from vitscale.training.optimizers import Recipe
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +47,26 @@ def on_device(images: np.ndarray, device: torch.device) -> Tensor:
     return resident
 
 
+def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """Yield what is made of each item, in order; a thread makes the next while the caller uses this one.
+
+    An error of `make` is raised here, at that item's turn. The thread ends with the iterator.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        coming = None
+        for item in items:
+            this, coming = coming, thread.submit(make, item)
+            if this:
+                yield this.result()
+        if coming:
+            yield coming.result()
+
+
 class Batches:
     """A plan's batches of a split, for a model's classes and preprocessing.
 
-    Of several processes that torchrun started each takes an equal part of every batch. All draw the whole
-    batch's images and augmentation, as a single process does, so that a mix can have its partner from another
-    part.
+    Of several processes that torchrun started each takes an equal part of every batch: it draws for the whole
+    batch, as a single process does, and works on the pixels of its own images and the partners of a mix.
     """
 
     def __init__(self, split: Split, plan: Plan, config: ModelConfig, device: torch.device):
@@ -59,6 +79,7 @@ class Batches:
         self.resident = None
         if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = on_device(split.images, device)
+        self.streamed = device.type == "cuda" and self.resident is None
 
     def epoch_order(self, epoch: int) -> np.ndarray:
         """Return an epoch's indices: all images in random order, a fraction as often as that takes."""
@@ -67,6 +88,26 @@ class Batches:
         return np.concatenate(
             [self.indices[torch.randperm(count, generator=draws).numpy()] for _ in range(passes)]
         )
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield an epoch's batches; those that stream to a GPU are made ahead."""
+        order, each, first = self.epoch_order(epoch), self.batch_size, epoch * self.steps_per_epoch
+        items = [(order[i * each : (i + 1) * each], first + i) for i in range(self.steps_per_epoch)]
+        return self._made_ahead(items) if self.streamed else (self.batch(*item) for item in items)
+
+    def _made_ahead(self, items: list[tuple[np.ndarray, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        stream = torch.cuda.Stream(self.device)
+
+        def make(item: tuple[np.ndarray, int]) -> tuple[tuple[Tensor, Tensor], torch.cuda.Event]:
+            with torch.cuda.stream(stream):
+                return self.batch(*item), stream.record_event()
+
+        for batch, made in ahead(make, items):
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(made)
+            for tensor in batch:  # so that its memory isn't given to a later batch while this stream reads it
+                tensor.record_stream(current)
+            yield batch
 
     def batch(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
         """Return this process's part of a step's images and soft targets (b, classes), on the device.
@@ -84,7 +125,8 @@ class Batches:
             rows, drawn = drawn.part(self.part)
             indices = indices[rows.numpy()]
         if self.resident is None:  # from the memory-mapped file
-            images = torch.from_numpy(self.split.images[indices]).to(device)
+            images = torch.from_numpy(self.split.images[indices])
+            images = (images.pin_memory() if self.streamed else images).to(device, non_blocking=True)
         else:
             images = self.resident[torch.from_numpy(indices).to(device)]
         labels = torch.from_numpy(self.split.labels[indices]).to(device)

@@ -130,12 +130,11 @@ class Training:
         key = (self.plan.seed, 3, epoch) + ((RANK,) if RANK else ())  # no two processes drop the same
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_for(*key))))
         self.train_mode()
-        batches, steps = self.batches, self.batches.steps_per_epoch
-        order, first = batches.epoch_order(epoch), epoch * steps
+        steps, first = self.batches.steps_per_epoch, epoch * self.batches.steps_per_epoch
         losses: list[Tensor] = []
-        for i in progress(range(steps), steps, f"epoch {epoch + 1}"):
-            chosen = order[i * batches.batch_size : (i + 1) * batches.batch_size]
-            losses.append(self.step(*batches.batch(chosen, first + i), first + i))
+        batches = progress(self.batches.epoch(epoch), steps, f"epoch {epoch + 1}")
+        for i, (images, targets) in enumerate(batches):
+            losses.append(self.step(images, targets, first + i))
             if (i + 1) % CHECK_EVERY == 0 or i + 1 == steps:
                 self._check(losses, first)
         return distributed.mean(torch.stack(losses)).cpu().double().mean().item()
