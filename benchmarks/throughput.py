@@ -27,6 +27,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+import vitscale  # noqa: F401, I001  # first: it says how torch's threads wait, as for the stages
+
 import numpy as np
 import torch
 

@@ -1,9 +1,12 @@
-"""Images of every kind, for the tests of augmentation."""
+"""Images of every kind, and what is drawn done to them at once, for the tests of augmentation."""
 
 from functools import partial
 
 import torch
 from torch import Tensor
+
+from vitscale.data import augment as module
+from vitscale.data.augment import Policy, draw
 
 
 def pictures(each: int = 4, size: int = 32) -> Tensor:
@@ -37,3 +40,21 @@ def boxes_of(mask: Tensor) -> list[tuple[int, int, int, int]]:
         )
         found.append((top, left, height, width))
     return found
+
+
+def augment(images, labels, classes: int, policy: dict, mean: list[float], generator):
+    """Return what a policy makes of a batch."""
+    drawn = draw(Policy(**policy), len(images), images.shape[1], generator)
+    return module.augment(images, labels, classes, drawn, mean)
+
+
+def erase(images: Tensor, probability: float, fill: Tensor, generator) -> Tensor:
+    """Return images that are erased by a probability."""
+    boxes = module.draw_erased(len(images), images.shape[1], probability, generator)
+    return module.erase(images, boxes, fill)
+
+
+def mix(images: Tensor, targets: Tensor, mixup: float, cutmix: float, generator) -> tuple[Tensor, Tensor]:
+    """Return images and targets that are mixed by these alphas."""
+    drawn = module.draw_mix(len(images), images.shape[1], mixup, cutmix, generator)
+    return module.mix(images, targets, drawn)

@@ -1,6 +1,7 @@
 """Trainings on 64 random images, for the tests of the loop and what it stands on."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,24 +76,18 @@ class Nowhere(Checkpoint):
         pass
 
 
-def training_of(
-    split: Split,
-    config: dict = VIT,
+def plan_of(
     recipe: dict = ADAMW,
     *,
     epochs: int = 2,
     lr: float = 3e-3,
     seed: int = 0,
-    initial: int = 0,
     policy: dict = LIGHT,
     fraction: float = 1.0,
     frozen: bool = False,
     sizes: list[int] = [32],
-    compute: Compute = CPU,
-    model: Classifier | None = None,
-) -> Training:
-    torch.manual_seed(initial)
-    plan = Plan(
+) -> Plan:
+    return Plan(
         recipe=Recipe(**recipe),
         policy=Policy(**policy),
         fraction=fraction,
@@ -102,7 +97,20 @@ def training_of(
         seed=seed,
         frozen_backbone=frozen,
     )
-    return Training(model or build(config), split, plan, compute)
+
+
+def training_of(
+    split: Split,
+    config: dict = VIT,
+    recipe: dict = ADAMW,
+    *,
+    initial: int = 0,
+    compute: Compute = CPU,
+    model: Classifier | None = None,
+    **plan: Any,
+) -> Training:
+    torch.manual_seed(initial)
+    return Training(model or build(config), split, plan_of(recipe, **plan), compute)
 
 
 def with_batch_norm() -> Classifier:

@@ -7,14 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from pictures import boxes_of, pictures
-from vitscale.data.augment import Policy, crop, erase, generator_for
-from vitscale.data.augment import augment as augment_by
-
-
-def augment(images, labels, classes, policy, mean, generator):
-    return augment_by(images, labels, classes, Policy(**policy), mean, generator)
-
+from pictures import augment, boxes_of, erase, pictures
+from vitscale.data.augment import crop, generator_for
 
 OFF = {
     "crop_padding": 0,

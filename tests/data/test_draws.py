@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from pictures import boxes_of, pictures
+from pictures import augment, boxes_of, erase, mix, pictures
 from splits import OFF
-from vitscale.data.augment import Policy, augment, erase, generator_for, mix
+from vitscale.data.augment import generator_for
 
 MEAN = [0.5, 0.4, 0.3]
 SEEDS = [
@@ -36,7 +36,7 @@ def test_the_policy_says_how_often_to_erase():
     """Images are erased as often as some other policy says."""
     images = torch.full((2000, 8, 8, 3), 200, dtype=torch.uint8)
     for probability in (0.1, 0.7):
-        policy = Policy(**OFF | {"erasing": probability})
+        policy = OFF | {"erasing": probability}
         result, _ = augment(images, torch.zeros(2000).long(), 2, policy, MEAN, generator_for(4))
         assert abs((result != 200).flatten(1).any(1).float().mean() - probability) < 0.04
 
@@ -44,7 +44,7 @@ def test_the_policy_says_how_often_to_erase():
 def test_erasing_comes_after_the_operations():
     """An erased box is turned, inverted or brightened by TrivialAugment, so that it isn't the mean colour."""
     images = pictures(12)
-    policy = Policy(**OFF | {"trivial_augment": True, "erasing": 1.0})
+    policy = OFF | {"trivial_augment": True, "erasing": 1.0}
     result, _ = augment(images, torch.zeros(len(images)).long(), 2, policy, MEAN, generator_for(1))
     mean = 255 * torch.tensor(MEAN)
     assert ((result - mean).abs() < 1e-3).all(-1).flatten(1).any(1).all()
@@ -78,7 +78,7 @@ def test_the_policys_alphas_reach_the_mix():
     images = 255 * torch.eye(64)[:, :3].to(torch.uint8)[:, None, None].repeat(1, 8, 8, 1)
     images[3:] = torch.arange(61).to(torch.uint8)[:, None, None, None]
     for name in ("mixup", "cutmix"):
-        policy = Policy(**OFF | {name: 1.0})
+        policy = OFF | {name: 1.0}
         result, targets = augment(images, torch.arange(64), 64, policy, MEAN, generator_for(2))
         uniform = (result == result[:, :1, :1]).flatten(1).all(1)
         assert uniform.all() == (name == "mixup")

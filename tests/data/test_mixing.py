@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pictures import boxes_of
+from pictures import boxes_of, mix
 from vitscale.data import augment as module
-from vitscale.data.augment import generator_for, mix
+from vitscale.data.augment import generator_for
 
 
 def told_apart(batch: int, size: int = 8) -> tuple[Tensor, Tensor]:

@@ -62,9 +62,9 @@ def test_a_policy_with_impossible_results_is_refused(monkeypatch, fault):
     """The check before any training: finite values in 0..255, targets that sum to 1; the policy is named."""
     split, real = make_split([10, 10]), module.augment
 
-    def broken(images, labels, classes, policy, mean, generator):
-        result = real(images, labels, classes, policy, mean, generator)
-        return BAD_POLICIES[fault](*result) if policy is POLICIES["strong"] else result
+    def broken(images, labels, classes, draws, mean):
+        result = real(images, labels, classes, draws, mean)
+        return BAD_POLICIES[fault](*result) if draws.mix else result  # `strong` mixes
 
     preview(split, np.arange(20), [0.5] * 3, POLICIES, seed=0)
     monkeypatch.setattr(module, "augment", broken)

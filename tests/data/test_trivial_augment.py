@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as F
 from pictures import pictures
 from vitscale.data import trivial_augment as module
 from vitscale.data.augment import generator_for
-from vitscale.data.trivial_augment import TRIVIAL, operate, trivial_augment
+from vitscale.data.trivial_augment import TRIVIAL, draw_operations, operate, trivial_augment
 
 NAMES = {
     "identity": "Identity",
@@ -225,7 +225,7 @@ def drawn() -> dict[str, Tensor]:
         patch.setattr(
             module, "operate", lambda name, images, strength: calls.__setitem__(name, strength) or images
         )
-        trivial_augment(torch.zeros(60_000, 1, 1, 3), generator_for(3))
+        trivial_augment(torch.zeros(60_000, 1, 1, 3), draw_operations(60_000, generator_for(3)))
     return calls
 
 
@@ -278,7 +278,8 @@ def test_trivial_augment_applies_one_operation_to_each_image(monkeypatch):
         return batch
 
     monkeypatch.setattr(module, "operate", spy)
-    trivial_augment(tagged, generator_for(4))
+    operations = draw_operations(len(images), generator_for(4))
+    trivial_augment(tagged, operations)
     monkeypatch.undo()
     same = generator_for(4)
     kinds, levels, signs = (
@@ -288,7 +289,7 @@ def test_trivial_augment_applies_one_operation_to_each_image(monkeypatch):
         table = magnitudes(TRIVIAL[kind][0])
         wanted = table[level % len(table)] * (-1 if sign and name in SIGNED else 1)
         assert name == TRIVIAL[kind][0] and strength == pytest.approx(wanted, abs=2e-5)
-    result = trivial_augment(images, generator_for(4))
+    result = trivial_augment(images, operations)
     assert set(kinds) == set(range(len(NAMES)))
     for image, (name, strength), ours in zip(images, chosen, result):
         theirs = reference(name, image.byte(), strength).float()

@@ -188,3 +188,11 @@ def test_a_pretraining_cant_take_the_name_of_untrained_weights():
     """A pretrained start hides the untrained weights of the same name."""
     found = the_fault(changed("pretrain.vit-scratch", BASE["pretrain"]["vit-cifar100"]))
     assert found.startswith("pretrain.vit-scratch: ") and "models.vit" in found
+
+
+@pytest.mark.parametrize("accumulate", [3, 128])
+def test_a_batch_in_unequal_parts_is_one_line(accumulate):
+    """A batch that can't be parted equally gets through, to fail in a stage after its data set has been read."""
+    found = the_fault(changed("recipes.vit.accumulate", accumulate))
+    assert found == f"recipes.vit.accumulate: {accumulate} doesn't divide batch_size 64"
+    assert faults(changed("recipes.vit.accumulate", 64)) == []

@@ -192,9 +192,9 @@ def test_a_state_belongs_to_its_machine(folder, capsys, monkeypatch):
     """A training goes on from a state that another number of threads, or a compiled model, came to: its bytes would be neither's."""
     recipe = CHANGES["recipes"]["vit"] | {"compile": True}
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS | CHANGES | {"recipes": {"vit": recipe}}))
-    monkeypatch.setattr("vitscale.training.loop.can_compile", lambda: False)
+    monkeypatch.setattr("vitscale.training.loop.can_compile", lambda device: False)
     for compiled, threads in ((False, "1"), (True, "1"), (False, "2")):
-        monkeypatch.setattr(module, "can_compile", lambda compiled=compiled: compiled)
+        monkeypatch.setattr(module, "can_compile", lambda device, compiled=compiled: compiled)
         monkeypatch.setenv("VITSCALE_THREADS", threads)
         for again in (False, True):
             perform("finetune", "vit-digits")

@@ -1,5 +1,10 @@
 """Which device computes, with how many threads."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -113,6 +118,30 @@ def test_a_gpu_is_claimed(named, monkeypatch, settings_kept):
     monkeypatch.setattr(device, "claim", lambda index: asked.append(index) or 1)
     assert device.setup().device == torch.device("cuda:1") and made == [torch.device("cuda:1")]
     assert asked == [1 if named == "cuda:1" else None]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+    ids=["unset", "a count", "a policy"],
+)
+@pytest.mark.parametrize("command", ["import vitscale.runtime.device", "import vitscale.__main__"])
+def test_waiting_threads_do_not_spin(command, given, wanted, tmp_path):
+    """Two trainings on the same cores take each other's time, torch has read the setting before it is made, or a user's goes."""
+    (tmp_path / "torch.py").write_text("import os; print(os.environ.get('GOMP_SPINCOUNT')); os._exit(0)")
+    kept = {name: os.environ[name] for name in os.environ if "GOMP" not in name and "OMP_" not in name}
+    paths = {"PYTHONPATH": f"{tmp_path}:{Path(device.__file__).parents[2]}"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{command}\nimport torch"],
+        env=kept | given | paths,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"{wanted}\n", done.stderr
 
 
 def test_what_computes_is_said_once(monkeypatch, settings_kept, capsys):

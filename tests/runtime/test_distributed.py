@@ -1,5 +1,6 @@
 """Several processes at one stage, as torchrun starts them: two on this machine's CPU, over gloo."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -20,12 +21,12 @@ pytestmark = pytest.mark.usefixtures("forked", "environment_of_each")
 RECIPE = PARAMS["recipes"]["vit"]
 
 
+TORCHRUN = ("python", "-m", "torch.distributed.run", "--standalone")
+
+
 def torchrun(folder: Path, stage: str, key: str, processes: int = 2):
     return run(
-        "python",
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
+        *TORCHRUN,
         f"--nproc-per-node={processes}",
         f"stages/{stage}.py",
         key,
@@ -34,12 +35,11 @@ def torchrun(folder: Path, stage: str, key: str, processes: int = 2):
     )
 
 
-def test_two_processes_pretrain_as_one(copies, tmp_path, monkeypatch):
+def test_two_processes_pretrain_as_one(copies, tmp_path, monkeypatch, parts, precision):
     """Two processes take other images or steps than one, mix others, or share gradients, losses or averages wrongly."""
-    changes = {
-        "recipes__vit": RECIPE | {"ema_decay": 0.5}
-    }  # the policy is `strong`: images are mixed across the parts
-    folders = [copies(name, **changes) for name in ("one", "two")]
+    # The policy is `strong`: images are mixed across the processes' parts.
+    recipes = {"one": RECIPE | {"ema_decay": 0.5}, "two": RECIPE | {"ema_decay": 0.5, "accumulate": parts}}
+    folders = [copies(name, recipes__vit=recipe, precision=precision) for name, recipe in recipes.items()]
     alone(folders[0], "pretrain", "vit-digits")
     monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "others"))
     said = torchrun(folders[1], "pretrain", "vit-digits").stdout
@@ -86,6 +86,63 @@ def test_one_begins_and_two_go_on(copies, tmp_path):
     alone(whole, "finetune", "vit-digits")
     assert_same_training(whole, folder, "finetune", "models/finetuned", "vit-scratch")
     assert np.array_equal(history(whole, "finetune")[0], history(folder, "finetune")[0])
+
+
+SCORING = """
+import sys
+import numpy as np
+import torch
+sys.path[:0] = [{src!r}, {tests!r}]
+from made import build
+from trainings import VIT
+from vitscale.base.processes import PROCESSES, RANK
+from vitscale.runtime.device import setup
+from vitscale.training.inference import predict
+compute, asked = setup(), []
+torch.manual_seed(0)
+model = build(VIT)
+model.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
+found = []
+for count in (1, 2, 7, 9):
+    for each in (images[:count], list(images[:count])):
+        logits = predict(model, each, compute, batch_size=3)
+        found.append((logits, sum(asked)))
+        asked.clear()
+torch.save(found, f"{folder}/{{PROCESSES}}-{{RANK}}.pt")
+"""
+
+
+def test_two_processes_score_as_one(tmp_path):
+    """Each process scores all images, or one twice; or the logits come in another order, or to one process alone."""
+    script = tmp_path / "scoring.py"
+    script.write_text(SCORING.format(src=str(ROOT / "src"), tests=str(ROOT / "tests"), folder=tmp_path))
+    run("python", str(script), cwd=tmp_path)
+    run(*TORCHRUN, "--nproc-per-node=2", str(script), cwd=tmp_path, timeout=600)
+    alone, *two = (torch.load(tmp_path / name) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    for wanted, (first, its), (second, others) in zip(alone, *two, strict=True):
+        assert torch.allclose(first, wanted[0], atol=1e-5) and first.dtype == torch.float32
+        assert torch.equal(first, second)
+        assert its == others == math.ceil(wanted[1] / 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 9])
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+def test_shares_are_joined_in_order(monkeypatch, count, processes):
+    """A row falls to no process, or stands elsewhere, where processes can't have equal shares or there are fewer rows."""
+    monkeypatch.setattr(distributed, "PROCESSES", processes)
+    rows, shares = (
+        torch.arange(3.0 * count).view(count, 3),
+        [distributed.share_of(count, i) for i in range(processes)],
+    )
+    assert {len(share) for share in shares} == {math.ceil(count / processes)}
+    monkeypatch.setattr(
+        torch.distributed,
+        "all_gather_into_tensor",
+        lambda sent, values: sent.copy_(torch.cat([rows[share.start : share.stop] for share in shares])),
+    )
+    for share in shares:
+        assert torch.equal(distributed.joined(rows[share.start : share.stop], count, CPU.device), rows)
 
 
 def test_a_batch_that_cannot_be_parted_is_refused(split, monkeypatch):

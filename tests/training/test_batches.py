@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from made import preprocessing
-from trainings import ADAMW, CPU, LIGHT, OFF, RESNET, VIT, Nowhere, training_of
+from made import build, preprocessing
+from trainings import ADAMW, CPU, LIGHT, OFF, RESNET, VIT, Nowhere, plan_of, training_of
 from vitscale.data.arrays import Split, SplitWriter
+from vitscale.runtime import distributed
 from vitscale.training import loop
+from vitscale.training.batches import Batches
 from vitscale.training.inference import predict
 from vitscale.training.loop import fit
 
@@ -93,6 +95,7 @@ class Counting:
 
     def __init__(self, images: np.memmap):
         self.images, self.asked = images, []
+        self.shape, self.ndim = images.shape, images.ndim
 
     def __len__(self):
         return len(self.images)
@@ -117,6 +120,23 @@ def test_images_stay_on_disk(split):
     logits = predict(training.model, on_disk.images, CPU, batch_size=20)
     assert counting.asked == [16] * 4 + [20, 20, 20, 4]
     assert torch.allclose(logits, predict(training.model, split.images, CPU), atol=1e-6)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_a_process_reads_its_own_images(split, monkeypatch, processes, mixup):
+    """A process reads images from the disk that its part of the batch doesn't need; with a mix it needs partners too."""
+    own, batch = 16 // processes, np.arange(64)[::4]
+    for rank in range(processes):
+        monkeypatch.setattr(distributed, "PROCESSES", processes)
+        monkeypatch.setattr(distributed, "RANK", rank)
+        counting = Counting(split.images)
+        on_disk = Split(counting, split.labels, split.classes)
+        batches = Batches(on_disk, plan_of(policy=LIGHT | {"mixup": mixup}), build(VIT).config, CPU.device)
+        images, _ = batches.batch(batch, 3)
+        assert len(images) == own
+        [asked] = counting.asked
+        assert asked == own if processes == 1 or not mixup else own < asked <= min(2 * own, 16)
 
 
 def peak() -> int:

@@ -1,6 +1,8 @@
 """Batched augmentation on the training device: every image its own draw, no PIL, no worker processes.
 
-Draws come from one CPU generator, so that a (seed, step) gives the same batch on every device.
+What is drawn and what is done to pixels are apart. The draws of a whole batch come from one CPU generator,
+so that a (seed, step) gives the same batch on every device, and each of several processes the same draws, of
+which it does its own. An image's pixels don't depend on which others are at hand, a mix's partner aside.
 """
 
 import math
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitscale.data.trivial_augment import trivial_augment
+from vitscale.data.trivial_augment import draw_operations, trivial_augment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,28 +53,34 @@ def crop(images: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
     return padded[each[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def _boxes(
-    batch: int, height: int, width: int, box_height: Tensor, box_width: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Return masks (b, h, w), true inside one random box an image."""
-    top = (torch.rand(batch, generator=generator) * (height - box_height + 1)).floor()
-    left = (torch.rand(batch, generator=generator) * (width - box_width + 1)).floor()
-    rows, columns = torch.arange(height), torch.arange(width)
-    inside_rows = (rows >= top[:, None]) & (rows < (top + box_height)[:, None])
-    inside_columns = (columns >= left[:, None]) & (columns < (left + box_width)[:, None])
-    return inside_rows[:, :, None] & inside_columns[:, None, :]
+def _boxes(side: int, height: Tensor, width: Tensor, generator: torch.Generator) -> Tensor:
+    """Return boxes (b, 4) of that height and width at random places: top, bottom, left and right."""
+    top = (torch.rand(len(height), generator=generator) * (side - height + 1)).floor()
+    left = (torch.rand(len(width), generator=generator) * (side - width + 1)).floor()
+    return torch.stack([top, top + height, left, left + width], 1).long()
 
 
-def erase(images: Tensor, probability: float, fill: Tensor, generator: torch.Generator) -> Tensor:
-    """Random erasing: 2 to 33% of the area, aspect ratio 0.3 to 3.3, filled with `fill` (3,)."""
-    batch, height, width, _ = images.shape
-    area = height * width * (0.02 + 0.31 * torch.rand(batch, generator=generator))
+def inside(boxes: Tensor, side: int) -> Tensor:
+    """Return masks (b, side, side, 1), true inside each image's box, on the boxes' device."""
+    at = torch.arange(side, device=boxes.device)
+    top, bottom, left, right = boxes[..., None].unbind(1)
+    rows, columns = (at >= top) & (at < bottom), (at >= left) & (at < right)
+    return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+def draw_erased(batch: int, side: int, probability: float, generator: torch.Generator) -> Tensor:
+    """Return random erasing's boxes (b, 4): 2 to 33% of the area, aspect ratio 0.3 to 3.3, or empty."""
+    area = side * side * (0.02 + 0.31 * torch.rand(batch, generator=generator))
     ratio = torch.exp(math.log(0.3) + math.log(3.3 / 0.3) * torch.rand(batch, generator=generator))
-    box_height = (area * ratio).sqrt().round().clamp(1, height)
-    box_width = (area / ratio).sqrt().round().clamp(1, width)
-    mask = _boxes(batch, height, width, box_height, box_width, generator)
-    mask &= (torch.rand(batch, generator=generator) < probability)[:, None, None]
-    return torch.where(mask[..., None].to(images.device), fill, images)
+    height = (area * ratio).sqrt().round().clamp(1, side)
+    width = (area / ratio).sqrt().round().clamp(1, side)
+    boxes = _boxes(side, height, width, generator)
+    return boxes * (torch.rand(batch, generator=generator) < probability)[:, None]
+
+
+def erase(images: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
+    """Return images (b, s, s, 3) whose boxes (b, 4) are filled with `fill` (3,)."""
+    return torch.where(inside(boxes.to(images.device), images.shape[1]), fill, images)
 
 
 def _beta(alpha: float, batch: int, generator: torch.Generator) -> Tensor:
@@ -81,60 +89,124 @@ def _beta(alpha: float, batch: int, generator: torch.Generator) -> Tensor:
     return gamma[0] / gamma.sum(0)
 
 
-def mix(
-    images: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Mix every image, and its target (b, classes), with another of the batch, by mixup or by CutMix."""
-    batch, height, width, _ = images.shape
-    partner = torch.randperm(batch, generator=generator).to(images.device)
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """How images are mixed, each with a partner, by mixup or by CutMix; a row for each."""
+
+    partner: Tensor  # (b,) its place among the images
+    share: Tensor  # (b,) of each pixel outside the box that is the image's own
+    boxes: Tensor  # (b, 4) in which all is the partner's; empty for mixup
+    kept: Tensor  # (b,) of the target that is the image's own
+    first: int = 0  # the place of the first of the mixed images, which stand side by side
+
+
+def draw_mix(batch: int, side: int, mixup: float, cutmix: float, generator: torch.Generator) -> Mix:
+    """Draw a partner and a way of mixing for each of a batch."""
+    partner = torch.randperm(batch, generator=generator)
     cut = (
         torch.rand(batch, generator=generator) < 0.5
         if mixup and cutmix
         else torch.full((batch,), bool(cutmix))
     )
-    share = torch.ones(batch)
-    mask = torch.zeros(batch, height, width, dtype=torch.bool)
+    share, boxes = torch.ones(batch), torch.zeros(batch, 4, dtype=torch.long)
     if mixup:
         share = torch.where(cut, share, _beta(mixup, batch, generator))
     if cutmix:
-        side = (1 - _beta(cutmix, batch, generator)).sqrt()
-        box = _boxes(batch, height, width, (side * height).round(), (side * width).round(), generator)
-        mask = box & cut[:, None, None]
-    kept = share * (1 - mask.float().mean((1, 2)))
-    share, kept, mask = share.to(images.device), kept.to(images.device), mask.to(images.device)
-    weight = (share.view(-1, 1, 1) * ~mask)[..., None]
-    return images * weight + images[partner] * (1 - weight), targets * kept[:, None] + targets[partner] * (
-        1 - kept[:, None]
+        length = ((1 - _beta(cutmix, batch, generator)).sqrt() * side).round()
+        boxes = _boxes(side, length, length, generator) * cut[:, None]
+    area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
+    return Mix(partner=partner, share=share, boxes=boxes, kept=share * (1 - area.float() / side**2))
+
+
+def mix(images: Tensor, targets: Tensor, drawn: Mix) -> tuple[Tensor, Tensor]:
+    """Return the mixed images, and their targets (b, classes); the images may hold others, as partners."""
+    device, own = images.device, slice(drawn.first, drawn.first + len(drawn.partner))
+    partner, share, kept = drawn.partner.to(device), drawn.share.to(device), drawn.kept.to(device)[:, None]
+    weight = share.view(-1, 1, 1, 1) * ~inside(drawn.boxes.to(device), images.shape[1])
+    return (
+        images[own] * weight + images[partner] * (1 - weight),
+        targets[own] * kept + targets[partner] * (1 - kept),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """What a policy does to each image of a batch: small tensors on the CPU, a row an image; None: off."""
+
+    batch: int
+    padding: int
+    offsets: Tensor | None  # (b, 2) the crop's top and left
+    flipped: Tensor | None  # (b,)
+    operations: Tensor | None  # (b, 3) TrivialAugment's operation, level and sign
+    erased: Tensor | None  # (b, 4) boxes
+    mix: Mix | None
+
+    def part(self, part: slice) -> tuple[Tensor, "Draws"]:
+        """Return which of the batch's images a part of it takes, ascending, and what is drawn for those.
+
+        They are its own and, for a mix, their partners.
+        """
+        own = rows = torch.arange(self.batch)[part]
+        drawn = self.mix
+        if drawn is not None:
+            rows, places = torch.cat([own, drawn.partner[own]]).unique(return_inverse=True)
+            drawn = Mix(
+                partner=places[len(own) :],
+                share=drawn.share[own],
+                boxes=drawn.boxes[own],
+                kept=drawn.kept[own],
+                first=int(places[0]),
+            )
+        looks = {"offsets": self.offsets, "flipped": self.flipped}
+        looks |= {"operations": self.operations, "erased": self.erased}
+        chosen = {name: None if each is None else each[rows] for name, each in looks.items()}
+        return rows, Draws(batch=len(rows), padding=self.padding, mix=drawn, **chosen)
+
+
+def draw(policy: Policy, batch: int, side: int, generator: torch.Generator) -> Draws:
+    """Draw what a policy does to a batch of images `side` pixels high and wide."""
+    offsets = flipped = operations = erased = mixed = None
+    if policy.crop_padding:
+        offsets = torch.randint(2 * policy.crop_padding + 1, (2, batch), generator=generator).T
+    if policy.flip:
+        flipped = torch.randint(2, (batch,), generator=generator, dtype=torch.bool)
+    if policy.trivial_augment:
+        operations = draw_operations(batch, generator)
+    if policy.erasing:
+        erased = draw_erased(batch, side, policy.erasing, generator)
+    if policy.mixup or policy.cutmix:
+        mixed = draw_mix(batch, side, policy.mixup, policy.cutmix, generator)
+    return Draws(
+        batch=batch,
+        padding=policy.crop_padding,
+        offsets=offsets,
+        flipped=flipped,
+        operations=operations,
+        erased=erased,
+        mix=mixed,
     )
 
 
 def augment(
-    images: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    policy: Policy,
-    mean: list[float],
-    generator: torch.Generator,
+    images: Tensor, labels: Tensor, num_classes: int, draws: Draws, mean: list[float]
 ) -> tuple[Tensor, Tensor]:
-    """Augment uint8 images (b, h, w, 3) with labels (b,).
+    """Do what was drawn to uint8 images (b, s, s, 3) with labels (b,).
 
-    Return float images in 0..255 and targets (b, classes).
-
-    `mean` (three values in 0..1) fills what random erasing takes out.
+    Return float images in 0..255 and targets (b, classes), of a part without the partners that aren't its
+    own. `mean` (three values in 0..1) fills what random erasing takes out.
     """
-    batch, device = len(images), images.device
-    if policy.crop_padding:
-        top, left = torch.randint(2 * policy.crop_padding + 1, (2, batch), generator=generator).to(device)
-        images = crop(images, top, left, policy.crop_padding)
-    if policy.flip:
-        flipped = torch.randint(2, (batch,), generator=generator, dtype=torch.bool).to(device)
-        images = torch.where(flipped[:, None, None, None], images.flip(2), images)
+    device = images.device
+    if draws.offsets is not None:
+        top, left = draws.offsets.to(device).unbind(1)
+        images = crop(images, top, left, draws.padding)
+    if draws.flipped is not None:
+        images = torch.where(draws.flipped.to(device)[:, None, None, None], images.flip(2), images)
     images = images.float()
-    if policy.trivial_augment:
-        images = trivial_augment(images, generator)
-    if policy.erasing:
-        images = erase(images, policy.erasing, 255 * torch.tensor(mean, device=device), generator)
+    if draws.operations is not None:
+        images = trivial_augment(images, draws.operations)
+    if draws.erased is not None:
+        images = erase(images, draws.erased, 255 * torch.tensor(mean, device=device))
     targets = torch.nn.functional.one_hot(labels, num_classes).float()
-    if policy.mixup or policy.cutmix:
-        images, targets = mix(images, targets, policy.mixup, policy.cutmix, generator)
+    if draws.mix is not None:
+        images, targets = mix(images, targets, draws.mix)
     return images, targets

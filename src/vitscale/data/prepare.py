@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from vitscale.base.errors import UserError
 from vitscale.data.arrays import Split, SplitWriter
-from vitscale.data.augment import Policy, augment, generator_for
+from vitscale.data.augment import Policy, augment, draw, generator_for
 
 CHUNK = 1000  # images handled at a time
 
@@ -75,14 +75,13 @@ def preview(
     images, labels = torch.from_numpy(split.images[chosen]), torch.from_numpy(split.labels[chosen])
     rows = [("as they are", images.float())]
     for name, policy in policies.items():
-        for draw in range(2):
-            result, targets = augment(
-                images, labels, len(split.classes), policy, mean, generator_for(seed, draw)
-            )
+        for number in range(2):
+            drawn = draw(policy, len(images), images.shape[1], generator_for(seed, number))
+            result, targets = augment(images, labels, len(split.classes), drawn, mean)
             good = result.isfinite().all() and result.min() >= -1e-3 and result.max() <= 255.001
             if not good or result.shape != rows[0][1].shape or not (targets.sum(1) - 1).abs().max() <= 1e-5:
                 raise UserError(f"augment.{name} gives images outside 0..255 or targets that don't sum to 1")
-            rows.append((name if draw == 0 else "", result))
+            rows.append((name if number == 0 else "", result))
     size = split.images.shape[1] * zoom
     picture = Image.new("RGB", (label_width + columns * (size + 2), len(rows) * (size + 2)), "white")
     for y, (name, batch) in enumerate(rows):

@@ -121,7 +121,9 @@ def operate(name: str, images: Tensor, strength: Tensor) -> Tensor:
         case "color":
             return _blend(images, _gray(images), 1 + strength)
         case "contrast":
-            return _blend(images, _gray(images).mean((1, 2, 3), keepdim=True), 1 + strength)
+            # Whole numbers: their sum is exact, whatever the order in which threads add them.
+            total = _gray(images).sum((1, 2, 3), keepdim=True, dtype=torch.int64)
+            return _blend(images, total / images[0, ..., 0].numel(), 1 + strength)
         case "sharpness":
             return _sharpness(images, 1 + strength)
         case "posterize":
@@ -136,15 +138,17 @@ def operate(name: str, images: Tensor, strength: Tensor) -> Tensor:
     raise ValueError(name)
 
 
-def trivial_augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """TrivialAugmentWide on float images (b, h, w, 3).
-
-    One operation, one of 31 strengths and a sign for each.
-    """
-    batch = len(images)
+def draw_operations(batch: int, generator: torch.Generator) -> Tensor:
+    """Return for each image (b, 3) an operation's number in TRIVIAL, one of 31 levels, and a sign."""
     which = torch.randint(len(TRIVIAL), (batch,), generator=generator)
     level = torch.randint(31, (batch,), generator=generator)
     sign = 1 - 2 * torch.randint(2, (batch,), generator=generator)
+    return torch.stack([which, level, sign], 1)
+
+
+def trivial_augment(images: Tensor, operations: Tensor) -> Tensor:
+    """TrivialAugmentWide on float images (b, h, w, 3), each by its own operation (b, 3)."""
+    which, level, sign = operations.unbind(1)
     result = images.clone()
     for number, (name, low, high, signed) in enumerate(TRIVIAL):
         chosen = (which == number).nonzero().flatten()

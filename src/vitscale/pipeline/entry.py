@@ -80,7 +80,9 @@ def _train(
     # A probe on stored features trains the head alone; the backbone that they came from joins it again below.
     trained = model.head_alone() if train.images.ndim == 2 else model
     require_same(stage.digest(), "code, parameters or inputs")
-    decides = stage.digest(*compute.identity(), plan.recipe.compile and can_compile(), plan.seed)
+    decides = stage.digest(
+        *compute.identity(), plan.recipe.compile and can_compile(compute.device), plan.seed
+    )
     with checkpoint_for(stage.label, decides) as checkpoint:
         training = Training(trained, train, plan, compute)
         result = fit(training, validation, checkpoint)

@@ -1,23 +1,41 @@
 """Whether torch.compile can compile here."""
 
-import os
-import shutil
+import re
+import secrets
 import sys
 from functools import cache
 
+import torch
+
 
 @cache
-def can_compile() -> bool:
-    """Tell whether torch.compile finds the C++ compiler that it needs, the one that `CXX` names or g++.
+def can_compile(device: torch.device) -> bool:
+    """Tell whether torch.compile works on a device; if not, say so, and why.
 
-    If not, say so.
+    It takes a C++ compiler (the one that `CXX` names, else g++) with Python's and OpenMP's headers, and on
+    CUDA Triton. Whether all is in order shows when a function is compiled. Beside a model's own compiling,
+    which needs the same beginnings, that is a second's work.
     """
-    compiler = os.environ.get("CXX") or "g++"
-    if shutil.which(compiler):
-        return True
-    print(
-        f"{compiler} is not there, so the model isn't compiled; training takes about a tenth longer",
-        file=sys.stderr,
-        flush=True,
-    )
-    return False
+    # A number that no function had before: what was compiled once comes from torch's cache on disk.
+    new = 1 + secrets.randbits(32) / 2**32
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x.sin() * new
+
+    try:
+        torch.compile(function, dynamic=False, fullgraph=True)(torch.ones(4, device=device))
+    except Exception as error:  # torch has no common class for what compilers and loaders may raise
+        print(
+            f"the model isn't compiled, since torch.compile fails here ({_reason(error)}); it takes a C++ "
+            "compiler, which CXX may name, with headers. Training takes about a tenth longer",
+            file=sys.stderr,
+            flush=True,
+        )
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of a message that says what failed: a compiler's first error, else the first line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if re.search(r"\berror: ", line)), lines[0])

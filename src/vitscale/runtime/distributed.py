@@ -71,6 +71,30 @@ def mean(values: Tensor) -> Tensor:
     return values
 
 
+def share_of(count: int, rank: int | None = None) -> range:
+    """Return which of `count` things a process scores, by default this one.
+
+    All have equally many, at least one where there is one, so that the last shares overlap.
+    """
+    each = -(-count // PROCESSES)
+    first = min((RANK if rank is None else rank) * each, count - each)
+    return range(first, first + each)
+
+
+def joined(values: Tensor, count: int, device: torch.device) -> Tensor:
+    """Return the rows of all shares of `count`, on the CPU in every process; `device` is what sends them."""
+    if PROCESSES == 1:
+        return values
+    values = values.to(device)
+    sent = values.new_empty(PROCESSES * len(values), *values.shape[1:])
+    distributed.all_gather_into_tensor(sent, values)
+    result = torch.empty(count, *values.shape[1:], dtype=values.dtype)
+    for rank, part in enumerate(sent.cpu().split(len(values))):
+        share = share_of(count, rank)
+        result[share.start : share.stop] = part
+    return result
+
+
 def of_first(value: Value) -> Value:
     """Return the first process's value in every process."""
     if PROCESSES > 1:

@@ -1,17 +1,23 @@
 """The batches of a training: which images, in which order, augmented and standardised on the device."""
 
 import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vitscale.data.arrays import Split, stratified
-from vitscale.data.augment import Policy, augment, generator_for
+from vitscale.data.augment import Policy, augment, draw, generator_for
 from vitscale.models.store import ModelConfig
 from vitscale.runtime import distributed
 from vitscale.training.optimizers import Recipe
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +47,26 @@ def on_device(images: np.ndarray, device: torch.device) -> Tensor:
     return resident
 
 
+def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """Yield what is made of each item, in order; a thread makes the next while the caller uses this one.
+
+    An error of `make` is raised here, at that item's turn. The thread ends with the iterator.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        coming = None
+        for item in items:
+            this, coming = coming, thread.submit(make, item)
+            if this:
+                yield this.result()
+        if coming:
+            yield coming.result()
+
+
 class Batches:
     """A plan's batches of a split, for a model's classes and preprocessing.
 
-    Of several processes that torchrun started each takes an equal part of every batch. All draw the whole
-    batch's images and augmentation, as a single process does, so that a mix can have its partner from another
-    part.
+    Of several processes that torchrun started each takes an equal part of every batch: it draws for the whole
+    batch, as a single process does, and works on the pixels of its own images and the partners of a mix.
     """
 
     def __init__(self, split: Split, plan: Plan, config: ModelConfig, device: torch.device):
@@ -59,6 +79,7 @@ class Batches:
         self.resident = None
         if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
             self.resident = on_device(split.images, device)
+        self.streamed = device.type == "cuda" and self.resident is None
 
     def epoch_order(self, epoch: int) -> np.ndarray:
         """Return an epoch's indices: all images in random order, a fraction as often as that takes."""
@@ -68,21 +89,49 @@ class Batches:
             [self.indices[torch.randperm(count, generator=draws).numpy()] for _ in range(passes)]
         )
 
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield an epoch's batches; those that stream to a GPU are made ahead."""
+        order, each, first = self.epoch_order(epoch), self.batch_size, epoch * self.steps_per_epoch
+        items = [(order[i * each : (i + 1) * each], first + i) for i in range(self.steps_per_epoch)]
+        return self._made_ahead(items) if self.streamed else (self.batch(*item) for item in items)
+
+    def _made_ahead(self, items: list[tuple[np.ndarray, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        stream = torch.cuda.Stream(self.device)
+
+        def make(item: tuple[np.ndarray, int]) -> tuple[tuple[Tensor, Tensor], torch.cuda.Event]:
+            with torch.cuda.stream(stream):
+                return self.batch(*item), stream.record_event()
+
+        for batch, made in ahead(make, items):
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(made)
+            for tensor in batch:  # so that its memory isn't given to a later batch while this stream reads it
+                tensor.record_stream(current)
+            yield batch
+
     def batch(self, indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
         """Return this process's part of a step's images and soft targets (b, classes), on the device.
 
         The images are augmented and standardised, (b, 3, s, s) with the epoch's side s; features as stored.
         """
         plan, config, device = self.plan, self.config, self.device
+        classes, preprocessing = len(config.classes), config.preprocessing
+        if self.split.images.ndim == 2:
+            indices = indices[self.part]
+        else:
+            drawn = draw(
+                plan.policy, len(indices), self.split.images.shape[1], generator_for(plan.seed, 2, step)
+            )
+            rows, drawn = drawn.part(self.part)
+            indices = indices[rows.numpy()]
         if self.resident is None:  # from the memory-mapped file
-            images = torch.from_numpy(self.split.images[indices]).to(device)
+            images = torch.from_numpy(self.split.images[indices])
+            images = (images.pin_memory() if self.streamed else images).to(device, non_blocking=True)
         else:
             images = self.resident[torch.from_numpy(indices).to(device)]
         labels = torch.from_numpy(self.split.labels[indices]).to(device)
-        classes, preprocessing = len(config.classes), config.preprocessing
         if images.ndim == 2:
-            return images[self.part], nn.functional.one_hot(labels[self.part], classes).float()
-        draws = generator_for(plan.seed, 2, step)
-        images, targets = augment(images, labels, classes, plan.policy, preprocessing.mean, draws)
+            return images, nn.functional.one_hot(labels, classes).float()
+        images, targets = augment(images, labels, classes, drawn, preprocessing.mean)
         size = plan.sizes[step // self.steps_per_epoch * len(plan.sizes) // plan.epochs]
-        return preprocessing.to_input(images[self.part], size), targets[self.part]
+        return preprocessing.to_input(images, size), targets

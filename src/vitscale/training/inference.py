@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vitscale.base.progress import progress
 from vitscale.models.store import Classifier
+from vitscale.runtime import distributed
 from vitscale.runtime.device import Compute
 
 
@@ -21,18 +22,19 @@ def predict(
     """Return a model's logits (n, classes), float32 on the CPU, in evaluation mode, at its own image size.
 
     `images` are a split's, uint8 (n, h, w, 3), or its features (n, d), or a list of uint8 images (h, w, 3) of
-    any sizes.
+    any sizes. Of several processes that torchrun started each scores a share of them, and all return all.
     """
     model.to(compute.device).eval()
     preprocessing, logits = model.config.preprocessing, []
     batch_size = batch_size or compute.scoring_batch(preprocessing.image_size)
-    starts = range(0, len(images), batch_size)
+    share = distributed.share_of(len(images))
+    starts = share[::batch_size]
     for start in progress(starts, len(starts), "scoring"):
-        part = images[start : start + batch_size]
+        part = images[start : min(start + batch_size, share.stop)]
         if isinstance(part, np.ndarray):
             fitted = preprocessing.fitted(torch.from_numpy(part.copy()).to(compute.device))
         else:
             fitted = preprocessing.stacked(part).to(compute.device)
         with compute.autocast():
             logits.append(model(preprocessing.to_input(fitted)).float().cpu())
-    return torch.cat(logits)
+    return distributed.joined(torch.cat(logits), len(images), compute.device)

@@ -78,7 +78,7 @@ class Training:
             averaged = get_ema_multi_avg_fn(recipe.ema_decay)
             self.average = AveragedModel(model, multi_avg_fn=averaged, use_buffers=not plan.frozen_backbone)
         compiled: nn.Module = model
-        if recipe.compile and can_compile():
+        if recipe.compile and can_compile(device):
             # Once a size. Beyond its own limit of 8 torch would go on uncompiled, without a word: that rounds
             # otherwise, and a resumed training has met fewer sizes. With fullgraph it ends in an error.
             options = {"fullgraph": True, "recompile_limit": 8 + len(set(plan.sizes))}
@@ -130,12 +130,11 @@ class Training:
         key = (self.plan.seed, 3, epoch) + ((RANK,) if RANK else ())  # no two processes drop the same
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator_for(*key))))
         self.train_mode()
-        batches, steps = self.batches, self.batches.steps_per_epoch
-        order, first = batches.epoch_order(epoch), epoch * steps
+        steps, first = self.batches.steps_per_epoch, epoch * self.batches.steps_per_epoch
         losses: list[Tensor] = []
-        for i in progress(range(steps), steps, f"epoch {epoch + 1}"):
-            chosen = order[i * batches.batch_size : (i + 1) * batches.batch_size]
-            losses.append(self.step(*batches.batch(chosen, first + i), first + i))
+        batches = progress(self.batches.epoch(epoch), steps, f"epoch {epoch + 1}")
+        for i, (images, targets) in enumerate(batches):
+            losses.append(self.step(images, targets, first + i))
             if (i + 1) % CHECK_EVERY == 0 or i + 1 == steps:
                 self._check(losses, first)
         return distributed.mean(torch.stack(losses)).cpu().double().mean().item()
