@@ -73,7 +73,7 @@ def test_no_more_than_a_part_is_computed_at_once(split):
     assert {len(part) for part in seen} == {2} and torch.equal(torch.cat(seen), images)
 
 
-@pytest.mark.skipif(not can_compile(), reason="needs a C++ compiler")
+@pytest.mark.skipif(not can_compile(CPU.device), reason="needs a C++ compiler")
 def test_parts_are_compiled_once_a_size(split, monkeypatch):
     """A part has another shape than the others, so that a model is compiled once more for each, or beyond the limit."""
     compiled, compile_ = [], torch.compile

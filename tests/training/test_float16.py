@@ -1,12 +1,16 @@
 """float16 with a scaled loss: close to float32, its overflowing steps skipped whole, counted, and the same after a resume."""
 
 import copy
+import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from tiny import run, write_params
 from trainings import ADAMW, CPU, MUON, OFF, RESNET, SGD, VIT, Nowhere, raw, training_of
 from vitscale.base.errors import UserError
 from vitscale.runtime.device import Compute
@@ -166,3 +170,21 @@ def test_other_precisions_have_no_scale(split, capsys, precision):
     fit(training, split, Nowhere())
     assert not training.scaler.is_enabled() and training.state()["scaler"] == {}
     assert training.skipped == 0 and "skipped" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("forked")
+def test_the_pipeline_in_float16(done, tmp_path, monkeypatch):
+    """A stage in float16 ends far from float32, or leaves weights in float16."""
+    monkeypatch.setenv("VITSCALE_DEVICE", "cpu")
+    losses = []
+    for precision in ("float32", "float16"):
+        monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "checkpoints" / precision))
+        folder = shutil.copytree(done, tmp_path / precision, symlinks=True)
+        write_params(folder, precision=precision, models__vit__dropout=0.0, pretrain__vit_digits__epochs=4)
+        run("python", "stages/init.py", "vit", cwd=folder)
+        run("python", "stages/pretrain.py", "vit-digits", cwd=folder)
+        history = json.loads((folder / "metrics/history/pretrain/vit-digits.json").read_text())["epochs"]
+        losses.append([epoch["train_loss"] for epoch in history])
+        weights = load_file(folder / "models/start/vit-digits/model.safetensors")
+        assert {value.dtype for value in weights.values()} == {torch.float32}
+    assert losses[1] == pytest.approx(losses[0], rel=5e-3) and losses[0] != losses[1]
