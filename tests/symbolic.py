@@ -82,6 +82,8 @@ def a_gpu(mode: FakeTensorMode, free: int = 10**12):
         if isinstance(mode, Symbolic):
             patch.setattr(functional, "scaled_dot_product_attention", attention)
             # Whether float16 overflowed is the one value that a step asks for.
-            patch.setattr(torch.amp.GradScaler, "_maybe_opt_step", lambda _, optimizer, *rest: optimizer.step())
+            patch.setattr(
+                torch.amp.GradScaler, "_maybe_opt_step", lambda _, optimizer, *rest: optimizer.step()
+            )
         with mode:
             yield mode
