@@ -34,6 +34,8 @@ def named(func, args: tuple, kwargs: dict) -> str:
 class Symbolic(FakeTensorMode):
     """While it is entered there is a `cuda:0`. `seen` counts its operators, forward and backward."""
 
+    avoid_device_init = True  # the same where there is a GPU
+
     def __init__(self):
         super().__init__(allow_non_fake_inputs=True)
         self.seen: Counter = Counter()
@@ -82,6 +84,8 @@ def a_gpu(mode: FakeTensorMode, free: int = 10**12):
         if isinstance(mode, Symbolic):
             patch.setattr(functional, "scaled_dot_product_attention", attention)
             # Whether float16 overflowed is the one value that a step asks for.
-            patch.setattr(torch.amp.GradScaler, "_maybe_opt_step", lambda _, optimizer, *rest: optimizer.step())
+            patch.setattr(
+                torch.amp.GradScaler, "_maybe_opt_step", lambda _, optimizer, *rest: optimizer.step()
+            )
         with mode:
             yield mode
