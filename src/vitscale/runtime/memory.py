@@ -1,4 +1,4 @@
-"""How much at a time: what a device's memory holds. And what a CPU's process does with memory it has freed."""
+"""What a device's memory holds, and what a process on a CPU does with memory that it has freed."""
 
 import ctypes
 
