@@ -13,7 +13,7 @@ from pretended import OnDevice, Pretended
 from symbolic import GPU, a_gpu
 from trainings import CPU, LIGHT, Nowhere
 from vitscale.data.augment import generator_for
-from vitscale.data.trivial_augment import TRIVIAL, operate
+from vitscale.data.trivial_augment import TRIVIAL, operate, to_device
 from vitscale.runtime.device import Compute
 from vitscale.training import batches
 from vitscale.training.inference import predict
@@ -77,6 +77,27 @@ def test_batch(policy, free):
         found = a_training(model_of("vit-class-learned"), there(), policy=POLICIES[policy])
         for step in (0, 3):
             assert all(map(same, batch_of(found, step), batch_of(wanted, step)))
+
+
+@pytest.mark.parametrize("free", [0, 10**12], ids=["streamed", "resident"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_a_batch_waits_for(policy, free):
+    """A batch copies from the host's memory, or has a shape that hangs on values, so that a GPU idles between the steps."""
+    with a_gpu(Pretended(), free) as gpu:
+        training = a_training(model_of("vit-class-learned"), there(), policy=POLICIES[policy])
+        gpu.waits.clear()
+        for step in range(4):
+            batch_of(training, step)
+        assert not gpu.waits
+
+
+@pytest.mark.parametrize(("name", "waits"), [("cuda:0", False), ("mps", True)])
+def test_copies_to_a_device(name, waits, monkeypatch):
+    """Apple's GPU reads memory that the host has given to others by then."""
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking: asked.append(non_blocking))
+    to_device(torch.ones(3), torch.device(name))
+    assert asked == [not waits]
 
 
 @pytest.mark.parametrize("free", [0, 10**12], ids=["streamed", "resident"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitscale.data.trivial_augment import draw_operations, trivial_augment
+from vitscale.data.trivial_augment import draw_operations, to_device, trivial_augment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def draw_erased(batch: int, side: int, probability: float, generator: torch.Gene
 
 def erase(images: Tensor, boxes: Tensor, fill: Tensor) -> Tensor:
     """Return images (b, s, s, 3) whose boxes (b, 4) are filled with `fill` (3,)."""
-    return torch.where(inside(boxes.to(images.device), images.shape[1]), fill, images)
+    return torch.where(inside(to_device(boxes, images.device), images.shape[1]), fill, images)
 
 
 def _beta(alpha: float, batch: int, generator: torch.Generator) -> Tensor:
@@ -121,8 +121,10 @@ def draw_mix(batch: int, side: int, mixup: float, cutmix: float, generator: torc
 def mix(images: Tensor, targets: Tensor, drawn: Mix) -> tuple[Tensor, Tensor]:
     """Return the mixed images, and their targets (b, classes); the images may hold others, as partners."""
     device, own = images.device, slice(drawn.first, drawn.first + len(drawn.partner))
-    partner, share, kept = drawn.partner.to(device), drawn.share.to(device), drawn.kept.to(device)[:, None]
-    weight = share.view(-1, 1, 1, 1) * ~inside(drawn.boxes.to(device), images.shape[1])
+    partner, share, boxes, kept = (
+        to_device(each, device) for each in (drawn.partner, drawn.share, drawn.boxes, drawn.kept[:, None])
+    )
+    weight = share.view(-1, 1, 1, 1) * ~inside(boxes, images.shape[1])
     return (
         images[own] * weight + images[partner] * (1 - weight),
         targets[own] * kept + targets[partner] * (1 - kept),
@@ -197,15 +199,15 @@ def augment(
     """
     device = images.device
     if draws.offsets is not None:
-        top, left = draws.offsets.to(device).unbind(1)
+        top, left = to_device(draws.offsets, device).unbind(1)
         images = crop(images, top, left, draws.padding)
     if draws.flipped is not None:
-        images = torch.where(draws.flipped.to(device)[:, None, None, None], images.flip(2), images)
+        images = torch.where(to_device(draws.flipped[:, None, None, None], device), images.flip(2), images)
     images = images.float()
     if draws.operations is not None:
         images = trivial_augment(images, draws.operations)
     if draws.erased is not None:
-        images = erase(images, draws.erased, 255 * torch.tensor(mean, device=device))
+        images = erase(images, draws.erased, to_device(255 * torch.tensor(mean), device))
     targets = torch.nn.functional.one_hot(labels, num_classes).float()
     if draws.mix is not None:
         images, targets = mix(images, targets, draws.mix)

@@ -30,6 +30,14 @@ TRIVIAL = [
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on the device. The host doesn't wait for CUDA, which copies it aside first.
+
+    Not so on Apple's mps: it would read the memory later, when others may have it (pytorch issue 189690).
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     factor = factor.view(-1, 1, 1, 1)
     return (factor * images + (1 - factor) * other).clamp(0, 255).floor()
@@ -62,14 +70,16 @@ def _autocontrast(images: Tensor) -> Tensor:
 
 def _equalize(images: Tensor) -> Tensor:
     batch, height, width, channels = images.shape
-    values = images.long().permute(0, 3, 1, 2).reshape(batch * channels, -1)
-    offsets = 256 * torch.arange(batch * channels, device=images.device)[:, None]
-    counts = torch.bincount((values + offsets).flatten(), minlength=256 * batch * channels).view(-1, 256)
-    last = 255 - (counts.flip(1) > 0).to(torch.uint8).argmax(1, keepdim=True)
+    values = images.permute(0, 3, 1, 2).reshape(batch * channels, -1).long()
+    # Not bincount: a GPU's host would wait for it, since its result is as long as the largest value asks.
+    counts = torch.zeros(batch * channels, 256, dtype=torch.int64, device=images.device)
+    counts.scatter_add_(1, values, torch.ones_like(values))
+    numbers = torch.arange(256, device=images.device)
+    last = torch.where(counts > 0, numbers, 0).amax(1, keepdim=True)
     step = (height * width - counts.gather(1, last)) // 255
     table = (counts.cumsum(1) - counts + step // 2) // step.clamp(min=1)
-    table = torch.where(step == 0, torch.arange(256, device=images.device), table.clamp(0, 255))
-    return table.gather(1, values).view(batch, channels, height, width).permute(0, 2, 3, 1).float()
+    table = torch.where(step == 0, numbers, table.clamp(0, 255)).float()
+    return table.gather(1, values).view(batch, channels, height, width).permute(0, 2, 3, 1)
 
 
 def _affine(images: Tensor, matrices: Tensor) -> Tensor:
@@ -81,7 +91,7 @@ def _affine(images: Tensor, matrices: Tensor) -> Tensor:
         [x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x).expand(height, width)],
         -1,
     )
-    scale = torch.tensor([0.5 * width, 0.5 * height], device=images.device)
+    scale = to_device(torch.tensor([0.5 * width, 0.5 * height]), images.device)
     grid = (base.view(1, -1, 3) @ (matrices.transpose(1, 2) / scale)).view(batch, height, width, 2)
     moved = torch.nn.functional.grid_sample(
         images.permute(0, 3, 1, 2), grid, "nearest", "zeros", align_corners=False
@@ -111,8 +121,8 @@ def _matrices(name: str, strength: Tensor, image_size: int) -> Tensor:
 def operate(name: str, images: Tensor, strength: Tensor) -> Tensor:
     """Apply an operation to float images (b, h, w, 3) of whole values 0..255, each at a strength (b,)."""
     if name in GEOMETRIC:
-        return _affine(images, _matrices(name, strength, images.shape[1]).to(images.device))
-    strength = strength.to(images.device)
+        return _affine(images, to_device(_matrices(name, strength, images.shape[1]), images.device))
+    strength = to_device(strength, images.device)
     match name:
         case "identity":
             return images
@@ -161,6 +171,6 @@ def trivial_augment(images: Tensor, operations: Tensor) -> Tensor:
             ).round()  # bits, written as torchvision does for the same rounding
         if signed:
             strength = strength * sign[chosen]
-        on_device = chosen.to(images.device)
+        on_device = to_device(chosen, images.device)
         result[on_device] = operate(name, images[on_device], strength)
     return result

@@ -33,7 +33,9 @@ class Preprocessing:
         """
         if images.ndim == 2:
             return images
-        mean, std = (255 * torch.tensor(values, device=images.device) for values in (self.mean, self.std))
+        statistics = 255 * torch.tensor([self.mean, self.std])
+        # The host doesn't wait for CUDA; of mps see trivial_augment.to_device.
+        mean, std = statistics.to(images.device, non_blocking=images.device.type == "cuda")
         return resize(
             ((images - mean) / std).permute(0, 3, 1, 2), size or self.image_size, self.interpolation
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vitscale.data.arrays import Split, stratified
 from vitscale.data.augment import Policy, augment, draw, generator_for
+from vitscale.data.trivial_augment import to_device
 from vitscale.models.store import ModelConfig
 from vitscale.runtime import distributed
 from vitscale.runtime.device import Compute
@@ -127,10 +128,10 @@ class Batches:
             indices = indices[rows.numpy()]
         if self.resident is None:  # from the memory-mapped file
             images = torch.from_numpy(self.split.images[indices])
-            images = (images.pin_memory() if self.streamed else images).to(device, non_blocking=True)
+            images = to_device(images.pin_memory() if self.streamed else images, device)
         else:
-            images = self.resident[torch.from_numpy(indices).to(device)]
-        labels = torch.from_numpy(self.split.labels[indices]).to(device)
+            images = self.resident[to_device(torch.from_numpy(indices), device)]
+        labels = to_device(torch.from_numpy(self.split.labels[indices]), device)
         if images.ndim == 2:
             return images, nn.functional.one_hot(labels, classes).float()
         images, targets = augment(images, labels, classes, drawn, preprocessing.mean)
