@@ -4,6 +4,7 @@
 """
 
 import os
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -13,11 +14,12 @@ import torch
 
 from pretended import Pretended
 from symbolic import a_gpu
+from vitscale.base.errors import UserError
 from vitscale.runtime import device, gpus, precision
 from vitscale.runtime.device import Compute
 
 GIB = 2**30
-# What the torch of requirements.txt has code for on CUDA; a GPU runs that of its generation and an earlier number in it.
+# What the torch of requirements.txt has code for on CUDA.
 CODE = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
 
@@ -33,12 +35,6 @@ class Card:
     @property
     def free(self) -> int:
         return self.memory - self.used
-
-    @property
-    def runs(self) -> bool:
-        """Whether torch has code for it."""
-        major, minor = self.capability
-        return any(int(name[3:-1]) == major and int(name[-1]) <= minor for name in CODE)
 
 
 P100, V100, T4 = Card("P100", (6, 0), 16), Card("V100", (7, 0), 16), Card("T4", (7, 5), 16)
@@ -64,12 +60,13 @@ HEADER = "| machine | device | `precision: auto` | a data set stays there up to 
 
 
 @contextmanager
-def machine(cards: list[Card], named: str):
-    """Let torch and nvidia-smi believe in a machine's GPUs."""
+def machine(cards: list[Card], named: str, code: Sequence[str] = CODE):
+    """Let torch and nvidia-smi believe in a machine's GPUs, and torch that it has code for some."""
     with pytest.MonkeyPatch.context() as patch, a_gpu(Pretended()):
         cuda = torch.cuda
         patch.setattr(os, "environ", os.environ | {"VITSCALE_DEVICE": named})
         patch.setattr(cuda, "is_available", lambda: bool(cards))
+        patch.setattr(cuda, "get_arch_list", lambda: list(code))
         patch.setattr(cuda, "device_count", lambda: len(cards))
         patch.setattr(cuda, "get_device_name", lambda which: cards[which.index].name)
         patch.setattr(cuda, "get_device_capability", lambda which: cards[which.index].capability)
@@ -100,13 +97,17 @@ def kept(compute: Compute) -> str:
 
 
 def decided(cards: list[Card], named: str) -> list[str]:
-    """Return a row's cells: the device, its precision, and how much at a time."""
-    with machine(cards, named):
+    """Return a row's cells: the device, its precision, and how much at a time; with a torch that runs there."""
+    try:
+        with machine(cards, named):
+            runs = "yes" if device._device().type == "cuda" else "—"
+    except UserError:
+        runs = "no"
+    with machine(cards, named, code=[]):
         compute = Compute(device._device(), "auto")
         kept_there = kept(compute)
         dtype = str(precision.chosen("auto", compute.device)).removeprefix("torch.")
         batches = [str(compute.scoring_batch(side)) for side in (32, 224)]
-    runs = ["no", "yes"][cards[compute.device.index].runs] if compute.device.type == "cuda" else "—"
     return [str(compute.device), dtype, kept_there, *batches, runs]
 
 

@@ -85,3 +85,28 @@ def test_a_device_that_isnt_there(named):
     """A name of no device of the machine ends in a traceback, or in a training on another one."""
     with machine([RTX3090], named), pytest.raises(UserError, match=f"VITSCALE_DEVICE={named}"):
         device._device()
+
+
+@pytest.mark.parametrize(
+    ("card", "code", "way_out"),
+    [(V100, CODE, "a torch built for CUDA 12.6"), (A100, ["sm_70"], "a newer torch")],
+    ids=["an old one", "a new one"],
+)
+def test_a_gpu_without_code(card, code, way_out):
+    """A GPU that torch has no code for ends the stage at its first kernel, hours into the queue, in a traceback."""
+    with machine([card], "", code), pytest.raises(UserError) as caught:
+        device._device()
+    [said] = str(caught.value).splitlines()
+    assert f"cuda:0 is a {card.name}" in said and way_out in said and "VITSCALE_DEVICE" in said
+
+
+def test_a_gpu_whose_kernels_fail(monkeypatch):
+    """A GPU that is there but runs nothing (a driver that is too old, another's alone) ends in a traceback later."""
+
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: no kernel image is available\nand more")
+
+    with machine([A100], "cuda"):
+        monkeypatch.setattr(torch.Tensor, "item", fail)
+        with pytest.raises(UserError, match="can't be used .CUDA error: no kernel image is available.;"):
+            device._device()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vitscale.runtime import gpus
-from vitscale.runtime.gpus import Gpu, by_idleness, memory_in
+from vitscale.runtime.gpus import Gpu, by_idleness, memory_in, runs
 
 CLAIM = r"""
 import sys, tempfile, types
@@ -141,3 +141,34 @@ def test_a_gpu_that_is_named(two_gpus):
     assert gpus.claim(0) == 0 and [Path(held.lock_file).name for held in gpus.CLAIMS] == ["cuda-bb.lock"]
     gpus.claim.cache_clear()
     assert gpus.claim(0) == 0 and len(gpus.CLAIMS) == 1
+
+
+@pytest.mark.parametrize("named", [None, 0])
+def test_a_shared_gpu_is_spoken_of(named, two_gpus, monkeypatch, capfd):
+    """Two trainings on one GPU are slow, under torchrun and on a named one too, and nothing says why."""
+    monkeypatch.setattr(gpus, "_claimed", lambda uuid: False)
+    shared = gpus.claim(named)
+    said = f"cuda:{shared} is in use by another training of yours; both get slower\n"
+    assert capfd.readouterr().err == said and shared == (1 if named is None else 0)
+
+
+@pytest.mark.parametrize(
+    ("capability", "code", "wanted"),
+    [
+        ((7, 0), ["sm_75", "sm_80"], False),
+        ((8, 6), ["sm_75", "sm_80"], True),
+        ((8, 0), ["sm_75", "sm_86"], False),
+        ((9, 0), ["sm_80"], False),
+        ((9, 0), ["sm_80", "compute_80"], True),
+        ((7, 5), ["sm_80", "compute_80"], False),
+        ((9, 0), ["sm_90a"], True),
+        ((12, 0), ["sm_100", "sm_120"], True),
+        ((10, 3), ["sm_100", "sm_120"], True),
+        ((9, 0), ["gfx90a"], True),
+        ((9, 0), [], True),
+    ],
+    ids=lambda value: str(value).replace("'", ""),
+)
+def test_which_gpu_runs_which_code(capability, code, wanted):
+    """A GPU is refused that torch has code for, or dies at its first kernel."""
+    assert runs(capability, code) == wanted

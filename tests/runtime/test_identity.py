@@ -74,10 +74,13 @@ def test_identity_of_a_gpu(monkeypatch):
     """A training on a GPU goes on from a state that another GPU, or another dtype, came to."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     gpu = torch.device("cuda:0")
     half = (torch.__version__, "cuda", "Tesla T4", "torch.float16")
     assert Compute(gpu, "auto").identity() == Compute(gpu, "float16").identity() == half
     assert Compute(gpu, "float32").identity() == (*half[:3], "torch.float32")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    assert Compute(gpu, "auto").identity() == (*half, "NVIDIA_TF32_OVERRIDE=1")
 
 
 def test_identity_of_an_apple(monkeypatch):

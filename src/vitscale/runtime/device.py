@@ -12,7 +12,7 @@ from vitscale.base.errors import UserError
 from vitscale.base.processes import LOCAL_PROCESSES, LOCAL_RANK, PROCESSES
 from vitscale.base.progress import say
 from vitscale.runtime import distributed, memory
-from vitscale.runtime.gpus import claim
+from vitscale.runtime.gpus import claim, runs
 from vitscale.runtime.identity import identity, processor_name
 from vitscale.runtime.precision import chosen
 
@@ -91,15 +91,18 @@ def setup(precision: str = "float32", aloud: bool = False) -> Compute:
     CUDA device of its own. `aloud` says once what computes. Raises UserError for a device that is not there
     or a thread count that is no positive number.
     """
-    torch.use_deterministic_algorithms(True)
+    compute = Compute(_device(), precision)
+    # On Apple's mps max pooling's backward pass would end in an error (ResNet-18 with ImageNet's stem).
+    torch.use_deterministic_algorithms(True, warn_only=compute.device.type == "mps")
     # Filling memory costs a tenth of a step and guards only faulty code.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    # By default convolutions on CUDA round float32 to TF32's 10 bits. This is cuDNN's and cuBLAS' setting.
-    torch.backends.cudnn.fp32_precision = "ieee"
+    # By default convolutions on CUDA round float32 to TF32's 10 bits; in NVIDIA's containers matrix products
+    # do too. torch's newer setting, `fp32_precision`, has reading these end in an error, and inductor does.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     if count := threads():
         torch.set_num_threads(count)
-    compute = Compute(_device(), precision)
     if compute.device.type == "cpu":
         memory.keep_freed()
     distributed.join(compute.device)
@@ -117,7 +120,8 @@ def _device() -> torch.device:
             raise RuntimeError("nothing can be trained there")
         if device.type == "cuda" and (device.index or 0) < gpus:
             device = torch.device("cuda", claim(device.index))
-        torch.empty(1, device=device)
+            _require_code(device)
+        torch.ones(1, device=device).item()  # a kernel runs
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -125,6 +129,18 @@ def _device() -> torch.device:
             "or mps"
         ) from error
     return device
+
+
+def _require_code(gpu: torch.device) -> None:
+    """Raise UserError where torch has no code for a GPU."""
+    capability, code = torch.cuda.get_device_capability(gpu), torch.cuda.get_arch_list()
+    if not runs(capability, code):
+        other = "a torch built for CUDA 12.6" if capability < (7, 5) else "a newer torch"  # 13 dropped those
+        raise UserError(
+            f"{gpu} is a {torch.cuda.get_device_name(gpu)}, of compute capability {capability[0]}."
+            f"{capability[1]}, and torch {torch.__version__} has code for {', '.join(code)} alone; install "
+            f"{other}, or set VITSCALE_DEVICE to cpu or another GPU"
+        )
 
 
 _say_once = cache(say)

@@ -1,7 +1,9 @@
 """Which of a machine's GPUs a process takes: one that no other one has claimed, an idle one first."""
 
 import os
+import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -67,15 +69,21 @@ def listed() -> str:
 def claim(index: int | None = None) -> int:
     """Return the number of the GPU to compute on, claimed against this user's other processes until the end.
 
-    That is `index` where it is given. Where all are claimed, one is shared.
+    That is `index` where it is given. Where it or all are claimed, one is shared, which a line says.
     """
     uuids = [str(torch.cuda.get_device_properties(each).uuid) for each in range(torch.cuda.device_count())]
-    if index is not None:
-        _claimed(uuids[index])
-        return index
-    memory = memory_in(listed()) if len(uuids) > 1 else {}
+    memory = memory_in(listed()) if index is None and len(uuids) > 1 else {}
     gpus = by_idleness(Gpu(each, uuid, *memory.get(uuid, ())) for each, uuid in enumerate(uuids))
-    return next((gpu.index for gpu in gpus if _claimed(gpu.uuid)), gpus[0].index)
+    wanted = [gpu.index for gpu in gpus] if index is None else [index]
+    for each in wanted:
+        if _claimed(uuids[each]):
+            return each
+    print(
+        f"cuda:{wanted[0]} is in use by another training of yours; both get slower",
+        file=sys.stderr,
+        flush=True,
+    )
+    return wanted[0]
 
 
 def _claimed(uuid: str) -> bool:
@@ -83,3 +91,16 @@ def _claimed(uuid: str) -> bool:
     held = lock(folder / f"cuda-{uuid}.lock", "set TMPDIR to a folder on another one")
     CLAIMS.extend([held] if held else [])
     return held is not None
+
+
+def runs(capability: tuple[int, int], code: list[str]) -> bool:
+    """Tell whether a GPU of that compute capability runs a torch that has such code, as "sm_80".
+
+    "sm_80" is for a GPU of its generation and its number or a later one (8.6, not 9.0), "compute_80" can be
+    translated for any later one. Where the code is named otherwise (AMD's), or not at all, the answer is yes.
+    """
+    named = [found.groups() for each in code if (found := re.match(r"(sm|compute)_(\d+)(\d)", each))]
+    return not named or any(
+        (int(major), int(minor)) <= capability and (kind == "compute" or int(major) == capability[0])
+        for kind, major, minor in named
+    )

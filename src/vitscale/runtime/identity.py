@@ -29,7 +29,9 @@ def identity(device: torch.device, dtype: torch.dtype) -> tuple:
     count on a CPU. It decides the last digits, and with dropout what is dropped.
     """
     if device.type == "cuda":
-        return torch.__version__, device.type, torch.cuda.get_device_name(device), str(dtype)
+        override = os.environ.get("NVIDIA_TF32_OVERRIDE")  # inside NVIDIA's libraries, over torch's settings
+        settings = [f"NVIDIA_TF32_OVERRIDE={override}"] if override else []
+        return torch.__version__, device.type, torch.cuda.get_device_name(device), str(dtype), *settings
     kind = torch.backends.cpu.get_cpu_capability(), *processor()
     if device.type != "cpu":  # Apple's GPU is a part of the processor
         return torch.__version__, device.type, *kind, str(dtype)
