@@ -22,7 +22,7 @@ def mid_epoch():
     step = loop.Training.step
 
     def dying(self, images, targets, number):
-        if number == self.steps_per_epoch + 1:  # the second step of the second epoch
+        if number == self.batches.steps_per_epoch + 1:  # the second step of the second epoch
             die()
         return step(self, images, targets, number)
 
