@@ -35,6 +35,11 @@ def torchrun(folder: Path, stage: str, key: str, processes: int = 2):
     )
 
 
+@pytest.mark.parametrize(
+    ("parts", "precision"),
+    [(1, "float32"), (4, "float32"), (2, "float16")],
+    ids=["whole", "parts", "float16"],
+)
 def test_two_processes_pretrain_as_one(copies, tmp_path, monkeypatch, parts, precision):
     """Two processes take other images or steps than one, mix others, or share gradients, losses or averages wrongly."""
     # The policy is `strong`: images are mixed across the processes' parts.
