@@ -26,7 +26,7 @@ def forgotten():
 
 REAL = f'exec {shutil.which("g++")} "$@"'
 WITHOUT = 'for each; do shift; case "$each" in *{}*) ;; *) set -- "$@" "$each";; esac; done\n'
-BROKEN = {
+COMPILERS = {
     "ends at once": "exit 1",
     "says why": "echo 'g++: error: no licence' >&2; exit 1",
     "does nothing": "exit 0",
@@ -39,15 +39,16 @@ BROKEN = {
     "absent": None,
     "not executable": REAL,
     "empty": None,
+    "works": REAL,
 }
 
 
 @pytest.fixture
 def compiler(tmp_path):
-    """Return a function that makes a compiler of BROKEN torch's own."""
+    """Return a function that makes a compiler of COMPILERS torch's own."""
 
     def make(name: str) -> None:
-        path, script = tmp_path / "cxx", BROKEN[name]
+        path, script = tmp_path / "cxx", COMPILERS[name]
         if name == "a folder":
             path.mkdir()
         elif name != "absent":
@@ -64,7 +65,7 @@ def compiler(tmp_path):
 
 
 @needs_a_compiler
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", [name for name in COMPILERS if name != "works"])
 def test_a_broken_compiler(name, compiler, capfd):
     """A compiler that is there but doesn't work, or lacks headers, ends the training in a traceback, or isn't spoken of."""
     compiler(name)
@@ -76,6 +77,7 @@ def test_a_broken_compiler(name, compiler, capfd):
 @needs_a_compiler
 def test_a_compiler_that_broke(compiler, capfd):
     """What a compiler left on the disk, while it worked, hides that it is broken; or one that works isn't used."""
+    compiler("works")
     before = torch.get_rng_state()
     assert can_compile(CPU.device) is True and "isn't compiled" not in capfd.readouterr().err
     assert torch.equal(torch.get_rng_state(), before)

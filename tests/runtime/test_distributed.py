@@ -50,6 +50,7 @@ def test_two_processes_pretrain_as_one(copies, tmp_path, monkeypatch, parts, pre
     said = torchrun(folders[1], "pretrain", "vit-digits").stdout
     assert_same_training(*folders, "pretrain", "models/start", "vit-scratch")
     assert said.count("epoch 1/1") == 1
+    assert said.count("computing on cpu") == said.count(", 1 thread, 2 processes") == 1
 
 
 def test_two_processes_probe_as_one(copies, tmp_path, monkeypatch):

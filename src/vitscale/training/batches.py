@@ -14,6 +14,7 @@ from vitscale.data.arrays import Split, stratified
 from vitscale.data.augment import Policy, augment, draw, generator_for
 from vitscale.models.store import ModelConfig
 from vitscale.runtime import distributed
+from vitscale.runtime.device import Compute
 from vitscale.training.optimizers import Recipe
 
 Item = TypeVar("Item")
@@ -77,7 +78,7 @@ class Batches:
         # As many for a fraction of the images as for all: else less data would mean less training too.
         self.steps_per_epoch = len(split) // self.batch_size  # an epoch's last, smaller batch is left out
         self.resident = None
-        if device.type == "cuda" and split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2:
+        if device.type == "cuda" and Compute(device).holds(split.images.nbytes):
             self.resident = on_device(split.images, device)
         self.streamed = device.type == "cuda" and self.resident is None
 
