@@ -64,6 +64,8 @@ def returned(func, args: tuple, kwargs: dict, result: Tensor, place: int):
 class Pretended(FakeTensorMode):
     """While it is entered the device is there. `waits` counts what its host would wait for."""
 
+    avoid_device_init = True  # nor where there is a GPU
+
     def __init__(self, has_float64: bool = False):
         super().__init__()
         self.there, self.has_float64 = torch.device("cuda:0"), has_float64

@@ -34,6 +34,8 @@ def named(func, args: tuple, kwargs: dict) -> str:
 class Symbolic(FakeTensorMode):
     """While it is entered there is a `cuda:0`. `seen` counts its operators, forward and backward."""
 
+    avoid_device_init = True  # the same where there is a GPU
+
     def __init__(self):
         super().__init__(allow_non_fake_inputs=True)
         self.seen: Counter = Counter()
