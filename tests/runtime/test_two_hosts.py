@@ -86,7 +86,7 @@ def test_two_machines_train_as_one(hosts, copies):
     assert not list((hosts[1].own / "repo/.vitscale/partial").iterdir())
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_machine_is_lost_and_the_run_goes_on(hosts, copies, which):
     """The other machine waits for the dead one, or what was trained until then is lost, or goes on otherwise."""
     one = copies("one")

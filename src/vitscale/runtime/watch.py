@@ -22,8 +22,8 @@ from vitscale.runtime.distributed import meeting_place
 EVERY, LIMIT = 2, 30  # seconds between two signs of life, and without one
 FIRST = 300  # seconds until the first: machines don't import torch equally fast
 LOST = (
-    "error: another process of this stage has ended or can't be reached (if it could say why, it did so where "
-    "it ran); start it again on all machines: a training goes on after its last whole epoch"
+    "error: another process of this stage has ended or can't be reached (if it could say why, it did so "
+    "where it ran); start it again on all machines: a training goes on after its last whole epoch"
 )
 
 
