@@ -15,6 +15,7 @@ from vitscale.pipeline.stage import Stage, run
 from vitscale.results.metrics import confusion, mean_scores, per_class, scores
 from vitscale.results.tables import by_class, write_csv
 from vitscale.runtime.device import setup
+from vitscale.runtime.watch import watched
 from vitscale.training.inference import predict
 
 
@@ -48,4 +49,5 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run(main, __file__)
+    with watched():
+        run(main, __file__)

@@ -10,6 +10,7 @@ from vitscale.data.arrays import load_split, write_features
 from vitscale.models.store import load_model
 from vitscale.pipeline.stage import Stage, run
 from vitscale.runtime.device import setup
+from vitscale.runtime.watch import watched
 from vitscale.training.inference import predict
 
 
@@ -24,4 +25,5 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run(main, __file__)
+    with watched():
+        run(main, __file__)

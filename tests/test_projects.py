@@ -92,7 +92,7 @@ def test_pages_templates_are_everywhere():
 
 @pytest.mark.parametrize("folder", PIPELINES)
 def test_every_pipeline_has_the_one_dvc_yaml(folder):
-    """A copy is an older one: `for each in examples/*/; do cp dvc.yaml $each; done`. A link would be read as its text from git."""
+    """A copy is an older one: `for each in examples/*/dvc.yaml; do cp dvc.yaml $each; done`. A link would be read as its text from git."""
     path = ROOT / folder / "dvc.yaml"
     assert path.read_bytes() == (ROOT / "dvc.yaml").read_bytes() and not path.is_symlink()
     variables, params = read_yaml(path.with_name("root.yaml")), read_yaml(path.with_name("params.yaml"))

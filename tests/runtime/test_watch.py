@@ -21,7 +21,7 @@ with watch.watched():
     {}
 print("out", flush=True)
 """
-LOST = "error: another process of this training has ended or can't be reached"
+LOST = "error: another process of this stage has ended or can't be reached"
 LONG = "time.sleep(60)"
 
 
@@ -122,3 +122,31 @@ def test_other_errors_keep_their_traceback(start):
         1,
         "RuntimeError: a size is wrong",
     )
+
+
+def test_torchrun_starts_all_again(tmp_path):
+    """With --max-restarts the new processes look for those that are gone, or hear of an end that is over."""
+    body = """
+    import torch
+    from vitscale.runtime.distributed import join, mean
+    join(torch.device("cpu"))
+    start = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    if start == 0 and watch.RANK:
+        os.kill(os.getpid(), 9)
+    print("mean", mean(torch.tensor([watch.RANK + 10.0 * start])).item(), flush=True)
+"""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(body))
+    command = [
+        "python",
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--max-restarts=1",
+        "--nproc-per-node=2",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    said = subprocess.run(
+        [*command, str(script)], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert said.returncode == 0 and said.stdout.count("mean 10.5") == 2, said.stderr

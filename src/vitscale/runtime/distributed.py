@@ -3,6 +3,7 @@
 Each function is the identity where there is one process.
 """
 
+import os
 import socket
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -25,7 +26,18 @@ def join(device: torch.device) -> None:
             torch.cuda.set_device(device)
         # A day: the first process may wait for another one that is at the same training.
         backend = "nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, timeout=timedelta(days=1))
+        day = timedelta(days=1)
+        store = meeting_place(day)
+        distributed.init_process_group(backend, store=store, rank=RANK, world_size=PROCESSES, timeout=day)
+
+
+def meeting_place(timeout: timedelta) -> distributed.Store:
+    """Return a new connection to the store where torchrun's processes meet.
+
+    Its `--max-restarts` keeps the store, with dead processes' addresses: each start has a part of its own.
+    """
+    store = next(iter(distributed.rendezvous("env://", timeout=timeout)))[0]
+    return distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def part_of(batch_size: int) -> slice:

@@ -1,4 +1,4 @@
-"""Of several processes at one training each hears whether the others live, and ends soon when one doesn't.
+"""Of several processes at one stage each hears whether the others live, and ends soon when one doesn't.
 
 torch by itself waits for a machine that was lost for as long as a collective may take. That is a day here
 (`distributed.join`), since the first process may rightly be kept by a lock, and any by its disk or compiler.
@@ -17,12 +17,13 @@ from datetime import timedelta
 from torch import distributed
 
 from vitscale.base.processes import LOCAL_RANK, PROCESSES, RANK
+from vitscale.runtime.distributed import meeting_place
 
 EVERY, LIMIT = 2, 30  # seconds between two signs of life, and without one
 FIRST = 300  # seconds until the first: machines don't import torch equally fast
 LOST = (
-    "error: another process of this training has ended or can't be reached (if it could say why, it did so "
-    "where it ran); start it again on all machines: it goes on after its last whole epoch"
+    "error: another process of this stage has ended or can't be reached (if it could say why, it did so "
+    "where it ran); start it again on all machines: a training goes on after its last whole epoch"
 )
 
 
@@ -86,9 +87,8 @@ def watched() -> Iterator[None]:
         yield
         return
     try:
-        store = next(iter(distributed.rendezvous("env://", timeout=timedelta(seconds=FIRST))))[0]
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun --max-restarts keeps the store
-        signs = _Signs(distributed.PrefixStore(f"signs of life {attempt}", store))
+        place = meeting_place(timedelta(seconds=FIRST))
+        signs = _Signs(distributed.PrefixStore("signs of life", place))
         try:
             yield
         except BaseException:
@@ -100,4 +100,4 @@ def watched() -> Iterator[None]:
             sys.exit(LOST)
         raise
     if RANK and not LOCAL_RANK:
-        print("trained; the outputs are on the machine of process 0", flush=True)
+        print("done; the outputs are on the machine of process 0", flush=True)
