@@ -104,6 +104,34 @@ def test_who_has_more_to_do_is_waited_for(start):
     assert [ends(process, 15) for process in processes] == [(0, "")] * 3
 
 
+JOINS = """
+    import torch
+    from torch import distributed
+    from vitscale.runtime.distributed import join, mean
+    join(torch.device("cpu"))
+    mean(torch.ones(3))
+    part = watch.part
+    watch.part = lambda: print("parted", part() or not distributed.is_initialized(), flush=True)
+"""
+
+
+def test_processes_part(start):
+    """NCCL complains at the end of each stage of a process that leaves without a word."""
+    processes, _ = start(JOINS, JOINS + "    time.sleep(2)")
+    for process in processes:
+        out, said = process.communicate(timeout=30)
+        assert (process.returncode, out, said) == (0, "parted True\nout\n", "")
+
+
+def test_a_process_that_dies_while_they_part(start):
+    """NCCL, which may wait for all when they part, waits for ever for one that has died by then."""
+    hangs = "watch.part = lambda: time.sleep(60)"
+    processes, _ = start(hangs, hangs)
+    for process in processes:
+        code, line = ends(process)
+        assert code == 1 and line.startswith(LOST)
+
+
 @pytest.mark.parametrize(
     "said", ["[/x/gloo/transport/tcp/pair.cc:561] Connection closed by peer", "DistNetworkError"]
 )

@@ -135,7 +135,8 @@ def _require_code(gpu: torch.device) -> None:
     """Raise UserError where torch has no code for a GPU."""
     capability, code = torch.cuda.get_device_capability(gpu), torch.cuda.get_arch_list()
     if not runs(capability, code):
-        other = "a torch built for CUDA 12.6" if capability < (7, 5) else "a newer torch"  # 13 dropped those
+        older = "a torch built for CUDA 12 (see docs/hardware.md)"  # CUDA 13 has left the GPUs before 7.5
+        other = older if capability < (7, 5) else "a newer torch"
         raise UserError(
             f"{gpu} is a {torch.cuda.get_device_name(gpu)}, of compute capability {capability[0]}."
             f"{capability[1]}, and torch {torch.__version__} has code for {', '.join(code)} alone; install "

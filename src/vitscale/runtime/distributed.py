@@ -40,6 +40,12 @@ def meeting_place(timeout: timedelta) -> distributed.Store:
     return distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
+def part() -> None:
+    """Part from the other processes, when all are through; NCCL complains of those that just end."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def part_of(batch_size: int) -> slice:
     """Return which of a batch are this process's. Raises UserError where equal parts can't be had."""
     if batch_size % PROCESSES:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from torch import distributed
 
 from vitscale.base.processes import LOCAL_RANK, PROCESSES, RANK
-from vitscale.runtime.distributed import meeting_place
+from vitscale.runtime.distributed import meeting_place, part
 
 EVERY, LIMIT = 2, 30  # seconds between two signs of life, and without one
 FIRST = 300  # seconds until the first: machines don't import torch equally fast
@@ -95,6 +95,8 @@ def watched() -> Iterator[None]:
             signs.leave("failed")
             raise
         signs.leave("through")
+        signs.deadline = min(signs.deadline, time.monotonic() + LIMIT)  # NCCL may wait for one that dies now
+        part()
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo/transport" in str(error):
             sys.exit(LOST)
