@@ -99,3 +99,23 @@ def test_what_a_compiler_says():
     long = "CppCompileError: C++ compile error\n\nCommand:\ng++ x\n\nOutput:\nx.h:3:9: fatal error: omp.h: No such file\n   3 |\n"
     assert _reason(Exception(long)) == "x.h:3:9: fatal error: omp.h: No such file"
     assert _reason(ValueError("\n first\nsecond")) == "first" and _reason(IndexError()) == "IndexError"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("a\nCUDA error: out of memory"),
+    ],
+    ids=["host", "torch", "CUDA"],
+)
+def test_a_lack_of_memory_is_no_missing_compiler(error, monkeypatch):
+    """A GPU that is full has a training go on uncompiled, to end in other digits, or at its first batch."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(type(error)):
+        can_compile(CPU.device)

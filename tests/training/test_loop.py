@@ -209,3 +209,12 @@ def test_a_gpu_trains_like_a_cpu(split):
     for name, value in there.state.items():
         assert value.device.type == "cpu"
         assert torch.allclose(value, here.state[name], atol=2e-3), name
+
+
+def test_the_best_weights_are_copied_once(split, monkeypatch):
+    """A GPU holds the best epoch's weights beside the model's; or, on a CPU, they go on changing with it."""
+    training = training_of(split)
+    monkeypatch.setattr(torch.Tensor, "__deepcopy__", lambda tensor, memo: pytest.fail("another copy"))
+    best = fit(training, split, Nowhere()).state
+    for name, value in training.model.state_dict().items():
+        assert best[name].data_ptr() != value.data_ptr() and best[name].stride() == value.stride()

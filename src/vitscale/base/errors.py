@@ -1,4 +1,11 @@
-"""The one kind of error that is meant for people, and how file names stand in it."""
+"""The one kind of error that is meant for people, how file names stand in it, and how memory is short."""
+
+import re
+
+SHORT = re.compile(
+    r"(CUDA[\w \]:]*|HIP|MPS backend) out of memory|Cuda failure.*out of memory"
+    r"|CU(BLAS|DNN)_STATUS_\w*ALLOC(ATION)?_FAILED"
+)
 
 
 class UserError(Exception):
@@ -8,3 +15,15 @@ class UserError(Exception):
 def shown(text: str) -> str:
     """Return a text with file names in it as one line: what a terminal can't print is escaped."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def device_memory(error: BaseException) -> str:
+    """Return the line in which an error says that a GPU's memory was short; "" where it says something else.
+
+    By torch's words, since light stages don't import torch: beside its own class its allocator, the CUDA
+    runtime, cuBLAS, cuDNN, NCCL and Apple's Metal each have others. torch.compile puts some around them.
+    """
+    lines = str(error).splitlines() or [""]
+    if type(error).__name__ == "OutOfMemoryError":
+        return lines[0]
+    return next((line.strip() for line in lines if SHORT.search(line)), "")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vitscale.base.digests import digest, md5
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, device_memory
 from vitscale.base.files import locked, write_bytes
 from vitscale.base.processes import PROCESSES, RANK
 from vitscale.pipeline.consistency import check
@@ -198,9 +198,8 @@ def run(main: Callable[[Stage], None], script: str) -> None:
         print(f"\n{str(stop) or 'stopped; run it again'}", file=sys.stderr)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
-        # torch's on a GPU is known by its name, since light stages don't import torch; on a CPU by its words.
-        if type(error).__name__ == "OutOfMemoryError":
-            sys.exit(f"error: out of device memory ({str(error).splitlines()[0]}); {SMALLER}")
+        if said := device_memory(error):
+            sys.exit(f"error: out of device memory ({said}); {SMALLER}")
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             sys.exit(f"error: out of memory; {SMALLER}")
         raise

@@ -3,7 +3,6 @@
 It knows no stage and no params.yaml.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import cast
 
@@ -215,7 +214,8 @@ def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result
                 + _skips(training.skipped - skipped_before, training.skipped)
             )
             if best is None or accuracy > best["accuracy"]:
-                state = {name: value.cpu() for name, value in copy.deepcopy(model.state_dict()).items()}
+                # Copied at once, since a GPU's memory may not hold the weights twice.
+                state = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
                 best = {"epoch": epoch + 1, "accuracy": accuracy, "state": state}
             going_on = None if epoch + 1 == epochs else training.state()
             checkpoint.save({"epochs": epoch + 1, "history": history, "best": best, "training": going_on})
