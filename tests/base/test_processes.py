@@ -6,6 +6,8 @@ from vitscale.base.processes import numbered
 
 SECOND = {
     "TORCHELASTIC_RUN_ID": "none",
+    "MASTER_ADDR": "first",
+    "MASTER_PORT": "29400",
     "WORLD_SIZE": "4",
     "RANK": "3",
     "LOCAL_WORLD_SIZE": "2",
@@ -23,6 +25,8 @@ def test_torchrun_numbers_its_processes():
         {"TORCHELASTIC_RUN_ID": None},
         {"TORCHELASTIC_RUN_ID": None, "RANK": None, "LOCAL_RANK": None, "LOCAL_WORLD_SIZE": None},
         {"RANK": None},
+        {"MASTER_ADDR": None},
+        {"MASTER_PORT": ""},
         {"LOCAL_WORLD_SIZE": None},
         {"WORLD_SIZE": "four"},
         {"WORLD_SIZE": ""},

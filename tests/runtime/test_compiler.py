@@ -1,6 +1,9 @@
 """Whether a model can be compiled: with compilers that are there, and don't work."""
 
+import os
 import shutil
+import subprocess
+import sys
 import sysconfig
 from contextlib import ExitStack
 
@@ -8,6 +11,7 @@ import pytest
 import torch
 import torch._inductor.config
 
+from tiny import ROOT
 from trainings import ADAMW, CPU, training_of
 from vitscale.runtime.compiler import _reason, can_compile
 
@@ -92,6 +96,19 @@ def test_training_goes_on_uncompiled(split, compiler):
     compiler("ends at once")
     losses = [training_of(split, recipe=ADAMW | {"compile": compiled}).epoch(0) for compiled in (True, False)]
     assert losses[0] == losses[1]
+
+
+def test_an_empty_name_of_a_compiler(monkeypatch):
+    """An empty CXX is taken for a compiler's name, while any other variable that is empty counts as unset."""
+    code = "import os, vitscale.runtime.compiler; print(os.environ.get('CXX'))"
+    for given, wanted in (("", "None"), ("clang++", "clang++")):
+        monkeypatch.setenv("CXX", given)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+        )
+        assert done.stdout.decode().strip() == wanted
 
 
 def test_what_a_compiler_says():

@@ -98,6 +98,16 @@ def test_a_failure_is_heard_of(start):
         assert code == 1 and line.startswith(LOST)
 
 
+def test_all_are_suspended_and_go_on(start):
+    """Slurm suspends a job for longer than the limit, and at its end each process takes the others for lost."""
+    processes, numbers = start("time.sleep(8)", "time.sleep(8)")
+    for how in (signal.SIGSTOP, signal.SIGCONT):
+        time.sleep(1 if how == signal.SIGSTOP else 4)
+        for number in numbers:
+            os.kill(number, how)
+    assert [ends(process, 30) for process in processes] == [(0, "")] * 2
+
+
 def test_who_has_more_to_do_is_waited_for(start):
     """The first still writes the outputs when the others are through: taken for lost, or without them it takes them so."""
     processes, _ = start("time.sleep(4)", "pass", "time.sleep(1)")

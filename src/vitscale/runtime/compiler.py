@@ -1,5 +1,6 @@
 """Whether torch.compile can compile here."""
 
+import os
 import secrets
 import sys
 from functools import cache
@@ -7,6 +8,9 @@ from functools import cache
 import torch
 
 from vitscale.base.errors import device_memory
+
+if not os.environ.get("CXX"):  # torch takes an empty one for a compiler's name
+    os.environ.pop("CXX", None)
 
 
 @cache

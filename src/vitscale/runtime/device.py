@@ -123,7 +123,7 @@ def _device() -> torch.device:
             _require_code(device)
         torch.ones(1, device=device).item()  # a kernel runs
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0]  # of some devices torch says a whole page
         raise UserError(
             f"VITSCALE_DEVICE={name} can't be used ({reason}); leave it unset or give cpu, cuda, cuda:1 …, "
             "or mps"

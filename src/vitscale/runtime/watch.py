@@ -32,7 +32,8 @@ class _Signs:
 
     def __init__(self, store: distributed.Store):
         self.store, self.end, self.over = store, "", threading.Event()
-        self.deadline = time.monotonic() + FIRST
+        # Seconds for which this process was running: not those for which Slurm, say, suspended all of them.
+        self.clock, self.deadline = 0.0, float(FIRST)
         self.talking = threading.Thread(target=self._talk, daemon=True)
         self.talking.start()
         # A second thread, since a request to the store waits without end where the network is silent.
@@ -66,12 +67,15 @@ class _Signs:
         for process in deadlines:
             count = self.store.add(f"{process}", 0)
             if count != counts.get(process, 0):
-                counts[process], deadlines[process] = count, time.monotonic() + LIMIT
+                counts[process], deadlines[process] = count, self.clock + LIMIT
         self.deadline = 0 if self.store.add("failed", 0) else min(deadlines.values())
 
     def _listen(self) -> None:
-        while time.monotonic() < self.deadline or self.end == "failed":
+        before = time.monotonic()
+        while self.clock < self.deadline or self.end == "failed":
             time.sleep(0.5)
+            now = time.monotonic()
+            self.clock, before = self.clock + min(now - before, 1), now
         print(LOST, file=sys.stderr, flush=True)
         os._exit(1)
 
@@ -95,7 +99,7 @@ def watched() -> Iterator[None]:
             signs.leave("failed")
             raise
         signs.leave("through")
-        signs.deadline = min(signs.deadline, time.monotonic() + LIMIT)  # NCCL may wait for one that dies now
+        signs.deadline = min(signs.deadline, signs.clock + LIMIT)  # NCCL may wait for one that dies now
         part()
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo/transport" in str(error):
