@@ -89,6 +89,18 @@ def test_a_file_system_without_locks(code, tmp_path, monkeypatch):
     assert str(tmp_path / f"finetune@x-{'a' * 32}.lock") in said and "VITSCALE_CHECKPOINTS" in said
 
 
+def test_a_lock_that_fails_names_its_file(tmp_path, monkeypatch):
+    """A disk that fails under a lock says so of no file."""
+
+    def flock(file, operation):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OSError) as caught:
+        lock(tmp_path / "lock", "nothing")
+    assert caught.value.filename == str(tmp_path / "lock")
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     """A lock that may not be made is taken for one that another process holds: the stage waits for ever."""
 

@@ -83,6 +83,7 @@ def lock(path: Path, way_out: str) -> FileLock | None:
         return None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            error.filename = str(path)
             raise
         raise UserError(
             f"{path} can't be locked, as its file system has no locks ({error.strerror}); {way_out}"
