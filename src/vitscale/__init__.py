@@ -7,6 +7,7 @@ Rooms, from the ground up: `base`, `runtime`, `data` and `models`, `training` an
 import os
 
 # OpenMP's threads spin while they wait for each other, by default so long that two trainings on the same
-# cores keep each other from working. It is read when torch is imported: this file comes before all others.
+# cores keep each other from working; shorter than this, they sleep and wake within a step (docs/speed.md).
+# It is read when torch is imported: this file comes before all others.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")

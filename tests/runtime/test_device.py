@@ -156,7 +156,7 @@ def test_a_gpu_is_claimed(named, monkeypatch, settings_kept):
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        ({}, "1000"),
+        ({}, "3000"),
         ({"GOMP_SPINCOUNT": "7"}, "7"),
         ({"OMP_WAIT_POLICY": "active"}, None),
     ],
