@@ -119,7 +119,7 @@ def test_an_entry_is_obeyed(folder, trained, stage, key, images, seed, lr):
     assert (plan["seed"], plan["frozen_backbone"]) == (seed, "probe" in entry.get("protocol", ""))
     assert plan["lr"] == pytest.approx(lr)
     assert plan["policy"] == CHANGES["augment"][entry["augment"]]
-    assert plan["recipe"] == CHANGES["recipes"]["vit"] | {"momentum": 0.0}
+    assert plan["recipe"] == CHANGES["recipes"]["vit"] | {"momentum": 0.0, "accumulate": 1}
     assert len(training.batches.indices) == images and len(training.batches.split) == 24
     assert validation.labels.tolist() == 3 * [0] + 5 * [1]
     history = json.loads((folder / f"metrics/history/{stage}/{key}.json").read_text())
