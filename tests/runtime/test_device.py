@@ -165,7 +165,9 @@ def test_a_gpu_is_claimed(named, monkeypatch, settings_kept):
 @pytest.mark.parametrize("command", ["import vitscale.runtime.device", "import vitscale.__main__"])
 def test_waiting_threads_do_not_spin(command, given, wanted, tmp_path):
     """Two trainings on the same cores take each other's time, torch has read the setting before it is made, or a user's goes."""
-    (tmp_path / "torch.py").write_text("import os; print(os.environ.get('GOMP_SPINCOUNT'), flush=True); os._exit(0)")
+    (tmp_path / "torch.py").write_text(
+        "import os; print(os.environ.get('GOMP_SPINCOUNT'), flush=True); os._exit(0)"
+    )
     kept = {name: os.environ[name] for name in os.environ if "GOMP" not in name and "OMP_" not in name}
     paths = {"PYTHONPATH": f"{tmp_path}:{Path(device.__file__).parents[2]}"}
     done = subprocess.run(
