@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, which reads
 import numpy as np
 
 import forked as forking
-from tiny import PARAMS, hub_entry, run, undisturbed
+from tiny import OFF, PARAMS, hub_entry, run, undisturbed
 from vitscale.data.arrays import Split, SplitWriter, load_split
 
 # pytest-xdist hands out whole modules in the order of their tests. These take longest and go first: none is left alone at the end.
@@ -112,14 +112,6 @@ def hub_mirror(tmp_path_factory):
 @pytest.fixture(scope="session")
 def from_the_hub(forks, tmp_path_factory, hub_mirror):
     """The tiny pipeline with a start from the hub, fine-tuned and probed on its features, and a probe on untrained ones."""
-    off = {
-        "crop_padding": 0,
-        "flip": False,
-        "trivial_augment": False,
-        "erasing": 0.0,
-        "mixup": 0.0,
-        "cutmix": 0.0,
-    }
     row = PARAMS["rows"]["vit-digits"] | {"lr_scale": 3.0, "epochs": 3}
     probe = row | {"protocol": "linear_probe", "augment": "none", "sizes": []}
     with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +120,7 @@ def from_the_hub(forks, tmp_path_factory, hub_mirror):
             tmp_path_factory,
             forks,
             precision="float32",
-            augment=PARAMS["augment"] | {"none": off},
+            augment=PARAMS["augment"] | {"none": OFF},
             weights={"hub": hub_mirror[1]},
             features={"hub": {}, "vit-scratch": {}},
             rows={

@@ -5,8 +5,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from tiny import OFF
 from vitscale.data import augment as module
 from vitscale.data.augment import Policy, draw
+
+STRONG = {
+    "crop_padding": 4,
+    "flip": True,
+    "trivial_augment": True,
+    "erasing": 0.25,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+}
+MEAN = [0.5, 0.4, 0.3]
+POLICIES = [OFF | {name: STRONG[name]} for name in OFF] + [STRONG]
 
 
 def pictures(each: int = 4, size: int = 32) -> Tensor:

@@ -5,17 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tiny import OFF
 from vitscale.data.arrays import Split
 from vitscale.data.augment import Policy
 
-OFF = {
-    "crop_padding": 0,
-    "flip": False,
-    "trivial_augment": False,
-    "erasing": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-}
 POLICIES = {
     "none": Policy(**OFF),
     "strong": Policy(

@@ -20,6 +20,15 @@ SHA256 = {
     "train": "c99d844cd9c456483813b37517a8a0415c8e2f4a35e8472f9a0a02cbcff0ebe7",
     "test": "fd015064c963d0bb363aaa0a5e0e0431acc2a733d3dce94d6d3a0f034ecd870c",
 }
+# A policy that does nothing, as its mapping in params.yaml.
+OFF = {
+    "crop_padding": 0,
+    "flip": False,
+    "trivial_augment": False,
+    "erasing": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
 PARAMS = {
     "lr": 1e-3,
     "seed": 0,

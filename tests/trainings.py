@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from made import build
+from tiny import OFF
 from vitscale.data.arrays import Split
 from vitscale.data.augment import Policy
 from vitscale.models.store import Classifier, ModelConfig
@@ -52,14 +53,6 @@ COMMON = {
 ADAMW = COMMON | {"optimizer": "adamw", "beta2": 0.99}
 MUON = COMMON | {"optimizer": "muon", "momentum": 0.95, "beta2": 0.99}
 SGD = COMMON | {"optimizer": "sgd", "momentum": 0.9}
-OFF = {
-    "crop_padding": 0,
-    "flip": False,
-    "trivial_augment": False,
-    "erasing": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-}
 LIGHT = OFF | {"crop_padding": 2, "flip": True}
 
 

@@ -1,18 +1,10 @@
 """The wide pipeline: the tiny one with an entry in every section, so that every kind of stage and parameter stands in it."""
 
-from tiny import PARAMS, outputs, run
+from tiny import OFF, PARAMS, outputs, run
 from vitscale.base.digests import digest
 from vitscale.data.sources import Download, bring
 
 ROW = "metrics/rows/vit-digits.json"
-OFF = {
-    "crop_padding": 0,
-    "flip": False,
-    "trivial_augment": False,
-    "erasing": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-}
 
 
 def wide_params(wide_mirror, hub, scratch):

@@ -7,26 +7,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from pictures import augment, boxes_of, erase, pictures
+from pictures import MEAN, POLICIES, STRONG, augment, boxes_of, erase, pictures
+from tiny import OFF
 from vitscale.data.augment import crop, generator_for
-
-OFF = {
-    "crop_padding": 0,
-    "flip": False,
-    "trivial_augment": False,
-    "erasing": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-}
-STRONG = {
-    "crop_padding": 4,
-    "flip": True,
-    "trivial_augment": True,
-    "erasing": 0.25,
-    "mixup": 0.2,
-    "cutmix": 1.0,
-}
-MEAN = [0.5, 0.4, 0.3]
 
 
 @pytest.mark.parametrize("padding", [0, 1, 4])
@@ -122,9 +105,6 @@ def test_everything_off_returns_the_images():
 def batch(size: int = 64) -> tuple[Tensor, Tensor]:
     images = torch.randint(256, (size, 32, 32, 3), dtype=torch.uint8, generator=generator_for(0))
     return images, torch.arange(size) % 10
-
-
-POLICIES = [OFF | {name: STRONG[name]} for name in OFF] + [STRONG]
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=[*OFF, "strong"])

@@ -3,31 +3,14 @@
 import pytest
 import torch
 
-from pictures import augment, pictures
+from pictures import MEAN, POLICIES, STRONG, augment, pictures
+from tiny import OFF
 from vitscale.data import augment as module
 from vitscale.data import trivial_augment
 from vitscale.data.augment import Policy, draw, generator_for
 from vitscale.data.trivial_augment import TRIVIAL, operate
 from vitscale.models.preprocessing import resize
 
-OFF = {
-    "crop_padding": 0,
-    "flip": False,
-    "trivial_augment": False,
-    "erasing": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-}
-STRONG = {
-    "crop_padding": 4,
-    "flip": True,
-    "trivial_augment": True,
-    "erasing": 0.25,
-    "mixup": 0.2,
-    "cutmix": 1.0,
-}
-MEAN = [0.5, 0.4, 0.3]
-POLICIES = [OFF, *(OFF | {name: STRONG[name]} for name in OFF), STRONG]
 GROUPS = [2, 3, 5, 7, 8, 9, 15, 16, 17, 20]
 
 
@@ -46,7 +29,7 @@ def augmented(policy: dict, images, part: slice, seed: int):
 
 
 @pytest.mark.parametrize("size", [17, 32, 224])
-@pytest.mark.parametrize("policy", POLICIES, ids=["off", *OFF, "strong"])
+@pytest.mark.parametrize("policy", [OFF, *POLICIES], ids=["off", *OFF, "strong"])
 def test_parts_are_those_of_the_whole(policy, size):
     """A process sees other draws, another partner or another rounding than a single one, or draws on without the others."""
     images = torch.randint(256, (24, size, size, 3), dtype=torch.uint8, generator=generator_for(0))

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from schemas import BASE, DELETE, changed, faults, the_fault
+from tiny import OFF
 
 REFERENCES = [  # key, value, the section whose names are allowed
     (
@@ -106,14 +107,6 @@ FROM_TORCHVISION = {
     "sha256": "f37072fd",
     "data": "imagenet1k",
     "license": "BSD-3-Clause",
-}
-OFF = {
-    "crop_padding": 0,
-    "flip": False,
-    "trivial_augment": False,
-    "erasing": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
 }
 PROBE = BASE["rows"]["resnet18-cifar100-probe"] | {
     "inputs": "features/resnet18-cifar100",
