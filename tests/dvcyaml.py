@@ -5,7 +5,18 @@ from pathlib import Path
 
 from tiny import ROOT
 
-STAGES = ["download", "prepare", "init", "weights", "pretrain", "features", "finetune", "evaluate", "compare"]
+STAGES = [
+    "check",
+    "download",
+    "prepare",
+    "init",
+    "weights",
+    "pretrain",
+    "features",
+    "finetune",
+    "evaluate",
+    "compare",
+]
 
 
 def leaves(content, prefix=""):
@@ -30,6 +41,10 @@ HARMLESS = {
         "runtime/watch",
     )
 }
+
+
+# What decides whether a params.yaml is refused: `check` must look again when it changes.
+OF_THE_CHECK = {"src/vitscale/pipeline/schema.py", "src/vitscale/pipeline/consistency.py"}
 
 
 def modules_of(script: Path) -> set[str]:

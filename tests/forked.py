@@ -64,7 +64,9 @@ try:
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
         with open(log, "a") as file:
-            file.write("@".join([os.path.basename(arguments[0]).removesuffix(".py"), *arguments[1:]]) + "\\n")
+            name = "@".join([os.path.basename(arguments[0]).removesuffix(".py"), *arguments[1:]])
+            told = environment.get("DVC_STAGE", "").rpartition(":")[2]
+            file.write((told if told.startswith(name + "@") else name) + "\\n")
         resource.setrlimit(resource.RLIMIT_FSIZE, largest)
         sys.argv[:], sys.path[0] = arguments, os.path.dirname(os.path.abspath(arguments[0]))
         runpy.run_path(arguments[0], run_name="__main__")
@@ -92,7 +94,10 @@ sys.exit(code)
 
 
 class Commands:
-    """What `python` was asked to run, wherever: `finetune@vit-digits`. Each is told once."""
+    """What `python` was asked to run, wherever: `finetune@vit-digits`. Each is told once.
+
+    The stage `check` is left out: it runs first wherever a parameter has changed, and changes nothing.
+    """
 
     def __init__(self, folder):
         self.folder, self.log, self.told = folder, folder / "log", 0
@@ -100,7 +105,7 @@ class Commands:
     def new(self) -> list[str]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         new, self.told = lines[self.told :], len(lines)
-        return new
+        return [line for line in new if line != "check"]
 
     def put_first(self, patch) -> None:
         patch.setenv("PATH", f"{self.folder}{os.pathsep}{os.environ['PATH']}")

@@ -75,7 +75,7 @@ def test_a_comment_is_written_into_every_lock(repo, forked):
     said = restamped(repo).stdout
     ran = forked.new()
     stages = before[repo / "dvc.lock"]
-    assert sorted(ran) == sorted([*stages, *stages])
+    assert sorted(ran) == sorted([label for label in stages if label != "check"] * 2)
     assert (
         f"dvc.lock: {len(stages)} stages written\n" in said
         and f"examples/other/dvc.lock: {len(stages)} stages written\n" in said
@@ -147,6 +147,7 @@ def test_what_counts_as_a_difference():
     assert compare(new, old, [])[0] == ["compare: picture"]
     assert compare(old, {**old, "init@b": {"y": "2"}}, [])[0] == ["init@b: y"]
     assert compare(old, {**old, "compare": {"z": "2"}}, ["compare"]) == ([], {"init"})
+    assert compare(old, {**old, "check": {"w": "1"}}, ["check"]) == ([], {"init", "compare"})
     del new["init@b"]
     assert (
         compare(old, new, [])[0] == ["only the old code has the stage init@b"]

@@ -167,6 +167,12 @@ def write_params(folder: Path, **changes) -> None:
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
+def stages_run(text: str) -> list[str]:
+    """Return the stages that DVC says it runs, but for `check`: it runs wherever a parameter has changed."""
+    labels = [line.split("'")[1] for line in text.splitlines() if line.startswith("Running stage")]
+    return [label for label in labels if label != "check"]
+
+
 def outputs(folder: Path) -> dict[str, str]:
     """Return the digest of every output file."""
     places = [folder / name for name in ("data", "models", "metrics", "plots")]

@@ -73,10 +73,13 @@ def compare(old: dict, new: dict, but: list[str]) -> tuple[list[str], set[str]]:
 
     An output that only the new code leaves is no difference, but its kind isn't shown to be the same either.
     """
+    old, new = (
+        {label: outs for label, outs in each.items() if label.split("@")[0] not in but} for each in (old, new)
+    )
     lines = [f"only the old code has the stage {label}" for label in old.keys() - new.keys()]
     lines += [f"only the new code has the stage {label}" for label in new.keys() - old.keys()]
-    same = {label.split("@")[0] for label in old} - set(but)
-    for label in (label for label in old.keys() & new.keys() if label.split("@")[0] not in but):
+    same = {label.split("@")[0] for label in old}
+    for label in old.keys() & new.keys():
         lines += [f"{label}: {path}" for path, md5 in old[label].items() if new[label].get(path) != md5]
         if new[label].keys() - old[label].keys():
             same.discard(label.split("@")[0])

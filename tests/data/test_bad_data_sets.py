@@ -146,11 +146,7 @@ def test_faulty_download_entry(work, entry, expected):
     """Any stage refuses it, even one of another entry."""
     work.put("things", members_of(make_set()))
     work.params(extra=entry)
-    work.refused(
-        "download",
-        f"params\\.yaml: {expected}",
-        "put that right, then `dvc repro`, or `git checkout params.yaml && dvc repro` .*",
-    )
+    work.refused("download", f"params\\.yaml: {expected}")
 
 
 @pytest.mark.parametrize("stage", ["download", "prepare"])

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 import pytest
 import yaml
 
-from dvcyaml import HARMLESS, STAGES, body, imported
+from dvcyaml import HARMLESS, OF_THE_CHECK, STAGES, body, imported
 from tiny import ROOT, run
 from vitscale.base.config import read_yaml
-from vitscale.pipeline.stage import Stage
+from vitscale.pipeline.schema import Params
+from vitscale.pipeline.stage import CHECKED, Stage
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -21,8 +22,24 @@ def test_code_dependencies_are_what_is_imported(stage):
         for dep in body(read_yaml(ROOT / "dvc.yaml"), stage)["deps"]
         if dep.endswith(".py")
     }
-    files = imported(ROOT / "stages" / f"{stage}.py") - HARMLESS
+    files = imported(ROOT / "stages" / f"{stage}.py") - (
+        HARMLESS - OF_THE_CHECK if stage == "check" else HARMLESS
+    )
     assert listed == files | {f"stages/{stage}.py"}
+
+
+def test_params_are_checked_before_anything_else():
+    """A section that `check` doesn't look at, and a stage that doesn't wait for it: DVC removes its outputs first."""
+    pipeline = read_yaml(ROOT / "dvc.yaml")
+    assert body(pipeline, "check")["params"] == list(Params.model_fields)
+    for stage in pipeline["stages"].keys() - {"check"}:
+        assert CHECKED in body(pipeline, stage)["deps"], stage
+
+
+def test_no_name_gets_into_a_command():
+    """What `${key}` or `${item}` gives is typed into a shell: a row called `$(…)` runs."""
+    for stage, content in read_yaml(ROOT / "dvc.yaml")["stages"].items():
+        assert content.get("do", content)["cmd"] == f"python ${{root}}/stages/{stage}.py"
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +67,7 @@ def stage_main(name):
 
 
 KEY = {
+    "check": None,
     "download": "digits",
     "prepare": "digits",
     "init": "vit",

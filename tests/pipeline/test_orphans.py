@@ -18,7 +18,7 @@ STAGE = f"""
 import os, sys, time
 sys.path.insert(0, {str(ROOT / "src")!r})
 from vitscale.pipeline.parent import Parent
-here = Parent()
+here = Parent("finetune@x")
 print(os.getpid(), here.handle is not None, flush=True)
 time.sleep(float(sys.argv[1]))
 here.check()
@@ -66,7 +66,15 @@ def test_an_orphan_ends(shell, command, tmp_path):
 
 
 @linux
-@pytest.mark.parametrize(("name", "env"), [("dvc", {}), ("terminal", {"DVC_STAGE": "x"}), ("terminal", {})])
+@pytest.mark.parametrize(
+    ("name", "env"),
+    [
+        ("dvc", {}),
+        ("terminal", {"DVC_STAGE": "finetune@x"}),
+        ("dvc", {"DVC_STAGE": "finetune@y"}),
+        ("terminal", {}),
+    ],
+)
 def test_a_script_by_hand_goes_on(name, env, tmp_path):
     """A script under nohup or in tmux ends when the terminal or the shell that started it goes."""
     shell = start(tmp_path, name, "/bin/sh", "nohup {python} {stage} 1", **env)
@@ -83,7 +91,7 @@ def test_an_orphan_moves_nothing(monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "x")
     monkeypatch.setattr(parent, "find_dvc", lambda: process.pid)
     monkeypatch.setattr(parent.threading.Thread, "start", lambda self: None)
-    stage = parent.Parent()
+    stage = parent.Parent("x")
     stage.check()
     process.kill()
     process.wait()

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from tiny import outputs, run, tiny, write_params
+from tiny import outputs, run, stages_run, tiny, write_params
 from vitscale.base.digests import digest
 from wide import ROW
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("forked")
 
 
 def ran(result):
-    return [line.split("'")[1] for line in result.stdout.splitlines() if line.startswith("Running stage")]
+    return stages_run(result.stdout)
 
 
 def test_same_bytes_in_two_fresh_folders(done, started, tmp_path):

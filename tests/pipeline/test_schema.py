@@ -193,12 +193,12 @@ def test_an_unknown_key_is_one_line(key):
 @pytest.mark.parametrize(
     "section", ["download", "prepare", "augment", "models", "recipes", "pretrain", "rows", "published"]
 )
-@pytest.mark.parametrize("name", ["a.b", "a b", "a/b", "", "a@b", "é"])
+@pytest.mark.parametrize("name", ["a.b", "a b", "a/b", "", "a@b", "é", "-x", "a" * 101])
 def test_a_name_that_breaks_paths_is_one_line(section, name):
     """A name with a dot (which DVC takes for a path into params.yaml), a slash or a blank gets through."""
     content = copy.deepcopy(BASE)
     content[section][name] = next(iter(content[section].values()))
-    assert the_fault(content) == f"{section}.{name}: a name may hold letters, digits, _ and - only"
+    assert the_fault(content).startswith(f"{section}.{name:.100}: a name holds letters, digits, _ and - only")
     content[section]["a\n"] = content[section].pop(name)
     assert faults(content)
 
@@ -207,10 +207,10 @@ def test_a_number_as_a_name_is_rejected():
     """YAML reads an unquoted name such as 10 as a number, which then isn't found."""
     content = copy.deepcopy(BASE)
     content["models"][10] = content["models"]["vit"]
-    assert the_fault(content).startswith("models.10")
+    assert the_fault(content) == "models: a name must be a string; put 10 in quotes"
     content = copy.deepcopy(BASE)
     content[10] = 1
-    assert the_fault(content).startswith("10")
+    assert the_fault(content) == "its sections: a name must be a string; put 10 in quotes"
 
 
 @pytest.mark.parametrize("classes", [[0, 10], [-1, 3], [0, 1.0], ["0", 1], [True, 2], [5], [], None, 5])

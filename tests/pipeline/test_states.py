@@ -22,7 +22,9 @@ def test_dvc_killed_before_it_has_the_outputs(done, forked, checkpoints, tmp_pat
     run("git", "clone", "-q", str(done), str(tmp_path / "repo"), cwd=tmp_path)
     folder = tmp_path / "repo"
     (folder / "dvc.yaml").write_text(
-        (folder / "dvc.yaml").read_text().replace("finetune.py ${key}", "finetune.py ${key} && kill -9 $PPID")
+        (folder / "dvc.yaml")
+        .read_text()
+        .replace("stages/finetune.py\n", "stages/finetune.py && kill -9 $PPID\n")
     )
     run("dvc", "repro", cwd=folder, check=False)
     assert list(checkpoints.glob("finetune@vit-digits-*.pt")) and list(

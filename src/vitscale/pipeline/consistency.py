@@ -5,12 +5,13 @@ The schema, and what doesn't fit together.
 It only rejects, with one line for each key that is wrong, and is nobody's dependency, like the schema.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, shown
 from vitscale.pipeline.schema import Params, Row, Training, Vit
 
 KINDS = {
@@ -23,6 +24,7 @@ KINDS = {
 
 def mismatches(params: Params) -> Iterator[str]:
     """Yield a line for everything that is well-formed but doesn't fit the rest."""
+    yield from _of_names(params)
     for name in params.prepare:
         yield from _among(f"prepare.{name}", name, "download", params.download)
     yield from _among("target", params.target, "prepare", params.prepare)
@@ -51,6 +53,20 @@ def mismatches(params: Params) -> Iterator[str]:
             yield f"rows.{name}.start: there is no {row.start}; there are {', '.join(starts)}"
         yield from _of_inputs(f"rows.{name}", row, params)
         yield from _of_training(f"rows.{name}", starts.get(row.start), row, params)
+
+
+def _of_names(params: Params) -> Iterator[str]:
+    """Yield a line for each name that is another's but for the case: on macOS both would be one file."""
+    named = {section: [*value] for section, value in params if isinstance(value, dict)}
+    named["models"] = [f"{name}-scratch" for name in params.models]
+    named["models, pretrain and weights"] = [
+        n for s in ("models", "pretrain", "weights") for n in named.pop(s)
+    ]
+    for section, names in named.items():
+        spelled: dict[str, str] = {}
+        for name in names:
+            if spelled.setdefault(name.lower(), name) != name:
+                yield f"{section}: {spelled[name.lower()]} and {name} differ in their case alone; rename one"
 
 
 def _among(key: str, name: str, section: str, choices: Mapping[str, object]) -> Iterator[str]:
@@ -101,20 +117,27 @@ def _of_inputs(key: str, row: Row, params: Params) -> Iterator[str]:
         yield f"{key}.augment: features can't be augmented; name a policy with everything off"
 
 
+NAMES = "letters, digits, _ and - only, doesn't begin with -, and has at most 100 characters"
+
+
 def _line(error: ErrorDetails) -> str:
     """Say a pydantic error as `key: what is allowed (is: what stands there)`."""
-    key = [str(part) for part in error["loc"]]
+    key = [shown(str(part))[:100] for part in error["loc"]]
     if len(key) > 2 and key[2] in KINDS.get(
         key[0], []
     ):  # pydantic names the chosen kind of an entry between its name and its field
         del key[2]
+    if error["type"] == "invalid_key" or key[-1] == "[key]":  # the fault is in a name
+        if isinstance(error["input"], str):
+            return f"{'.'.join(key[:-1])}: a name holds {NAMES}"
+        where = ".".join(key[: -1 if error["type"] == "invalid_key" else -2])
+        name = json.dumps(error["input"], default=str)  # as YAML has it: true, null
+        return f"{where or 'its sections'}: a name must be a string; put {name} in quotes"
     match error["type"]:
         case "extra_forbidden":
             return f"{'.'.join(key)}: no such parameter"
         case "missing":
             return f"{'.'.join(key)}: missing; every parameter must be given"
-        case "string_pattern_mismatch" if "[key]" in key:
-            return f"{'.'.join(key[:-1])}: a name may hold letters, digits, _ and - only"
         case "union_tag_invalid" | "union_tag_not_found":
             kind = error["ctx"]["discriminator"].strip("'")
             return f"{'.'.join(key)}.{kind}: must be one of {', '.join(KINDS[key[0]])}"

@@ -5,19 +5,12 @@ input that neither knows is taken as it is.
 """
 
 import json
-import os
 from pathlib import Path
 
 from vitscale.base.config import read_yaml
 from vitscale.base.digests import md5
 from vitscale.base.errors import UserError
 from vitscale.base.files import write_json
-from vitscale.base.processes import RANK
-
-
-def by_hand() -> bool:
-    """Tell whether this is a script that DVC didn't start, and of several processes the first."""
-    return "DVC_STAGE" not in os.environ and not RANK
 
 
 def _state(path: Path) -> list:

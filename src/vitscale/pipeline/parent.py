@@ -39,12 +39,21 @@ def find_dvc(processes: Path = Path("/proc")) -> int | None:
     return None
 
 
-class Parent:
-    """The `dvc` that runs this stage, where there is one: DVC sets DVC_STAGE, a process by hand has none."""
+def stage_of_dvc() -> str:
+    """Return the label of the stage that DVC says it runs (`finetune@vit-scratch`), "" where it says none.
 
-    def __init__(self) -> None:
+    It says so in DVC_STAGE, which all that a stage starts inherits: torchrun's processes, a job that it
+    submits. Before the label stands the path of a dvc.yaml that is in another folder than `dvc` was typed in.
+    """
+    return os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+
+
+class Parent:
+    """The `dvc` that runs the stage with this label, where there is one: a script by hand has none."""
+
+    def __init__(self, label: str) -> None:
         self.handle: int | None = None
-        number = find_dvc() if os.environ.get("DVC_STAGE") and hasattr(os, "pidfd_open") else None
+        number = find_dvc() if stage_of_dvc() == label and hasattr(os, "pidfd_open") else None
         if number is None:
             return
         try:

@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-NAME = r"^[A-Za-z0-9_-]+$"
+# Names become parts of file names, which may have 255 bytes; and arguments, where a - in front is an option.
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
 HUB_NAME = r"^[\w-][\w.-]*/[\w-][\w.-]*$"
 COMMIT = r"^[0-9a-f]{40}$"
 
-Name = Annotated[str, StringConstraints(pattern=NAME)]
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -194,7 +195,7 @@ class Row(Training):
     seed: Annotated[object, AfterValidator(_seeds)]  # several: a training each
     start: Name
     protocol: Literal["full", "linear_probe"]
-    inputs: Annotated[str, StringConstraints(pattern=r"^(prepared|features/[A-Za-z0-9_-]+)$")]
+    inputs: Annotated[str, StringConstraints(pattern=f"^(prepared|features/{NAME})$")]
 
 
 class Published(Entry):

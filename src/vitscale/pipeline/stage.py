@@ -17,21 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from vitscale.base.digests import digest, md5
-from vitscale.base.errors import UserError, device_memory
+from vitscale.base.errors import UserError, device_memory, shown
 from vitscale.base.files import locked, write_bytes
 from vitscale.base.processes import PROCESSES, RANK
 from vitscale.pipeline.consistency import check
 from vitscale.pipeline.graph import declared, find, pipeline_in
-from vitscale.pipeline.inputs import Inputs, by_hand
-from vitscale.pipeline.parent import Parent
+from vitscale.pipeline.inputs import Inputs
+from vitscale.pipeline.parent import Parent, stage_of_dvc
 from vitscale.pipeline.unchanged import Given
 
 # Partial outputs, locks, notes of finished trainings: on the outputs' file system, ignored by git and DVC.
 STATE = Path(".vitscale")
-PUT_BACK = (
-    "`git checkout params.yaml && dvc repro` for the committed parameters: either brings back what DVC has "
-    "removed"
-)
+# What the stage `check` leaves and every other waits for. It says nothing, so a script by hand does without.
+CHECKED = "data/checked.txt"
 # End, stage, seconds, CPU seconds of each run; ignored too, since no two take equally long.
 TIMINGS = Path("timings.csv")
 SMALLER = (
@@ -49,17 +47,15 @@ class Stage:
     def __init__(self, name: str, key: str | None):
         self.name, self.key, self.label = name, key or "", f"{name}@{key}" if key else name
         pipeline, self.params = pipeline_in(Path())
-        try:
-            check(self.params)
-        except UserError as error:  # DVC has removed the stage's outputs by now; the run cache has them
-            raise UserError(f"{error}\nput that right, then `dvc repro`, or {PUT_BACK}") from None
+        check(self.params)
         stages = declared(pipeline, self.params)
         if self.label not in stages:
-            keys = [label.removeprefix(f"{name}@") for label in stages if label.startswith(f"{name}@")]
-            raise UserError(f"{name} has no entry {key}; params.yaml has {', '.join(keys)}")
+            raise UserError(_no_such(name, self.key, list(stages)))
         self.declared = stages[self.label]
-        self.given, self.parent = Given(self.declared, self.params), Parent()
+        self.given, self.parent = Given(self.declared, self.params), Parent(self.label)
         self.used: dict[str, set[str]] = {kind: set() for kind in self.declared}
+        if name != "check":
+            self.dep(CHECKED)
         self.states: list[Path] = []
         self.shown_by = ""
         self.partial = STATE / "partial" / (f"{self.label}.{RANK}" if RANK else self.label)
@@ -103,7 +99,7 @@ class Stage:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        return {path: digest(Path(path)) for path in self.declared["deps"]}
+        return {path: digest(Path(path)) for path in self.declared["deps"] if path != CHECKED}
 
     def trained(self, state: Path) -> None:
         """Say that a training is over whose state is saved there."""
@@ -139,6 +135,31 @@ class Stage:
             write_bytes(STATE / "trained" / state.stem, f"{self.shown_by} {state}".encode())
 
 
+def key_for(name: str, arguments: list[str]) -> str | None:
+    """Return the entry that a script is to work on: its one argument, else what DVC says; None without both.
+
+    dvc.yaml gives no argument, so that no name of params.yaml gets into a shell's line. Raises UserError for
+    several.
+    """
+    if len(arguments) > 1:
+        raise UserError(f"{name} takes one argument, the entry's name, not {len(arguments)}")
+    group, _, key = stage_of_dvc().partition("@")
+    return arguments[0] if arguments else key if group == name else None
+
+
+def _no_such(name: str, key: str, labels: list[str]) -> str:
+    """Say why no stage has that name and key, and which keys there are."""
+    if name in labels:
+        return f"{name} is one stage and takes no argument, not {shown(key)}"
+    keys = ", ".join(label.partition("@")[2] for label in labels if label.partition("@")[0] == name)
+    if not keys:
+        return f"{name} has nothing to do: params.yaml has no entry for it"
+    if key:
+        return f"{name} has no entry {shown(key)}; params.yaml has {keys}"
+    other = f" (DVC_STAGE is {shown(stage_of_dvc())}, another script's)" if stage_of_dvc() else ""
+    return f"{name} needs the name of an entry as its argument{other}; params.yaml has {keys}"
+
+
 def release_states(label: str) -> None:
     """Delete the states of finished trainings whose outputs dvc.lock records: DVC's cache has those by then.
 
@@ -163,10 +184,11 @@ def _say(error: BaseException) -> str:
 
 
 def run(main: Callable[[Stage], None], script: str) -> None:
-    """Run a stage script: `script` is its `__file__`, its one argument the entry's key."""
+    """Run a stage script: `script` is its `__file__`."""
     started, cpu = time.monotonic(), time.process_time()
     try:
-        stage = Stage(Path(script).stem, sys.argv[1] if len(sys.argv) > 1 else None)
+        name = Path(script).stem
+        stage = Stage(name, key_for(name, sys.argv[1:]))
         with locked(STATE / "locks" / stage.label, "put the repository on another one"):
             for old in [
                 stage.partial,
@@ -175,7 +197,7 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 shutil.rmtree(old, ignore_errors=True)
             if not RANK:
                 release_states(stage.label)
-            inputs = Inputs(STATE / "inputs.json") if by_hand() else None
+            inputs = None if RANK or stage_of_dvc() == stage.label else Inputs(STATE / "inputs.json")
             try:
                 if inputs:
                     inputs.check(stage.label, [path for path in stage.declared["deps"] if path[-3:] != ".py"])
