@@ -34,7 +34,7 @@ def writing_a_checkpoint():
 
     def dying(path, content):
         if written:
-            path.with_name(path.name + ".part").write_bytes(content[: len(content) // 2])
+            path.with_name(path.name + ".0123abcd.part").write_bytes(content[: len(content) // 2])
             die()
         written.append(path)
         write(path, content)

@@ -1,4 +1,4 @@
-"""Locks: one holder at a time, whatever becomes of it."""
+"""Locks: one holder at a time, whatever becomes of it; files: whole, and nothing but files deleted."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from vitscale.base import files
 from vitscale.base.errors import UserError
-from vitscale.base.files import lock, locked
+from vitscale.base.files import lock, locked, take_away
 from vitscale.training.checkpoint import checkpoint_for
 
 HOLDER = """
@@ -86,7 +86,10 @@ def test_a_file_system_without_locks(code, tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught, checkpoint_for("finetune@x", "a" * 64):
         pass
     [said] = str(caught.value).splitlines()
-    assert str(tmp_path / f"finetune@x-{'a' * 32}.lock") in said and "VITSCALE_CHECKPOINTS" in said
+    assert (
+        str(tmp_path / f"vitscale-states/finetune@x-{'a' * 32}.lock") in said
+        and "VITSCALE_CHECKPOINTS" in said
+    )
 
 
 def test_a_lock_that_fails_names_its_file(tmp_path, monkeypatch):
@@ -110,3 +113,36 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(PermissionError):
         lock(tmp_path / "lock", "nothing")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from vitscale.base.files import write_bytes
+for _ in range(100):
+    write_bytes(Path(sys.argv[1]), sys.argv[2].encode() * 500_000)
+"""
+
+
+def test_two_writers_of_a_file(tmp_path):
+    """Two processes that write a file at the same time mix their contents, or one fails as its part is gone."""
+    source = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[2])}
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "file")]
+    writers = [subprocess.Popen([*command, each], env=source) for each in "ab"]
+    while any(each.poll() is None for each in writers):
+        if (tmp_path / "file").exists():
+            content = (tmp_path / "file").read_bytes()
+            assert len(content) == 500_000 and len(set(content)) == 1
+    assert [each.returncode for each in writers] == [0, 0] and os.listdir(tmp_path) == ["file"]
+
+
+def test_take_away(tmp_path):
+    """What a link leads to, or what a link in a folder leads to, is deleted with it."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    for link in ("link", "folder/link"):
+        (tmp_path / link).symlink_to(tmp_path / "mine")
+    for name in ("link", "folder", "nothing"):
+        take_away(tmp_path / name)
+    assert os.listdir(tmp_path) == ["mine"] and os.listdir(tmp_path / "mine") == ["file"]

@@ -22,9 +22,9 @@ def commands(forked):
 
 @pytest.fixture(autouse=True)
 def checkpoints(tmp_path, monkeypatch):
-    """A folder of each test's own, since a finished training's checkpoint serves every workspace."""
+    """A folder of each test's own for states, since a finished training's checkpoint serves every workspace."""
     monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    return tmp_path / "checkpoints"
+    return tmp_path / "checkpoints/vitscale-states"
 
 
 @pytest.fixture(scope="session")

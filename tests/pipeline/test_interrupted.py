@@ -111,13 +111,13 @@ def test_temporary_workspace_and_queue_go_on_from_the_same_checkpoint(three_epoc
         assert "going on after epoch 1 of 3" in text
 
 
-def test_second_process_on_the_same_training_waits(copy, tmp_path):
+def test_second_process_on_the_same_training_waits(copy, tmp_path, checkpoints):
     """Two workspaces at the same training: the second says that it waits, then takes over the first one's result."""
     from vitscale.base.files import locked
 
     shutil.copytree(copy, tmp_path / "other", symlinks=True)
     first = run("python", "stages/finetune.py", "vit-digits", cwd=copy)
-    lock = next((tmp_path / "checkpoints").glob("finetune@*.lock"))
+    lock = next(checkpoints.glob("finetune@*.lock"))
     with locked(lock, "nothing"):
         second = subprocess.Popen(
             ["python", "stages/finetune.py", "vit-digits"],

@@ -6,8 +6,11 @@ import shutil
 import signal
 import subprocess
 
+import pytest
+
 from forked import wait_for
 from tiny import run, write_params
+from vitscale.pipeline.stage import release_states
 
 
 def test_a_whole_run_leaves_no_state(repo, commands, checkpoints):
@@ -67,3 +70,46 @@ def test_stopped_by_the_keyboard(done, started, checkpoints, tmp_path):
     )
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+NOTE, SHOWN_BY = f"finetune@x-{'a' * 32}", "b" * 32
+
+
+@pytest.fixture
+def noted(checkpoints, tmp_path, monkeypatch):
+    """A finished training's state, a note of it and a dvc.lock that records its outputs; somebody's model beside."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".vitscale/trained").mkdir(parents=True)
+    (tmp_path / "dvc.lock").write_text(f"md5: {SHOWN_BY}")
+    checkpoints.mkdir(parents=True)
+    for path in (checkpoints / f"{NOTE}.pt", checkpoints / "mine.pt", tmp_path / "mine.pt"):
+        path.write_bytes(b"")
+    (tmp_path / f".vitscale/trained/{NOTE}").write_text(SHOWN_BY)
+    return tmp_path / ".vitscale/trained"
+
+
+def test_a_note_releases_its_state(noted, checkpoints):
+    """States of finished trainings pile up, and so do their notes."""
+    release_states("finetune@y")
+    assert not list(noted.iterdir()) and [path.name for path in checkpoints.iterdir()] == ["mine.pt"]
+
+
+@pytest.mark.parametrize("content", ["", "c" * 32, SHOWN_BY[1:]], ids=["empty", "of another run", "cut"])
+def test_a_state_stays_until_it_is_recorded(noted, checkpoints, content):
+    """A note that was cut short, or of outputs that no dvc.lock records, loses a training of hours."""
+    (noted / NOTE).write_text(content)
+    release_states("finetune@y")
+    assert (checkpoints / f"{NOTE}.pt").exists() and (noted / NOTE).exists()
+
+
+def test_a_note_of_what_is_not_ours(noted, checkpoints, tmp_path):
+    """A note that came with a folder from elsewhere names any file, which is deleted then."""
+    (noted / NOTE).write_text(f"{SHOWN_BY} {tmp_path / 'mine.pt'}")
+    (noted / "my@mine").write_text(SHOWN_BY)
+    (noted / f"finetune@z-{'a' * 32}").mkdir()
+    (noted / f"finetune@v-{'a' * 32}").write_bytes(b"\xff")
+    (checkpoints / f"finetune@w-{'a' * 32}.pt").symlink_to(tmp_path / "mine.pt")
+    (noted / f"finetune@w-{'a' * 32}").write_text(SHOWN_BY)
+    before = len(list(checkpoints.iterdir()))
+    release_states("finetune@y")
+    assert (tmp_path / "mine.pt").exists() and len(list(checkpoints.iterdir())) == before

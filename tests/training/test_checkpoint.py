@@ -2,7 +2,6 @@
 
 import os
 import resource
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 from trainings import ADAMW, MUON, RESNET, SGD, VIT, Nowhere, raw, training_of
 from vitscale.base.files import lock
 from vitscale.runtime.compiler import can_compile
-from vitscale.training import checkpoint as checkpoint_module
 from vitscale.training.checkpoint import Checkpoint, checkpoint_for
 from vitscale.training.loop import Training, fit
 
@@ -166,19 +164,15 @@ def test_a_checkpoint_write_that_is_cut_leaves_the_last_one(tmp_path, monkeypatc
 
 
 def test_checkpoint_for(tmp_path, monkeypatch):
-    """Two trainings share a checkpoint, it lies elsewhere than VITSCALE_CHECKPOINTS says, or old ones pile up."""
+    """Two trainings share a checkpoint, or it lies elsewhere than in our folder of VITSCALE_CHECKPOINTS."""
     monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "there"))
     for key in ("a" * 64, "b" * 64):
         with checkpoint_for("finetune@x", key) as checkpoint:
-            assert checkpoint.load() is None and checkpoint.path.parent == tmp_path / "there"
+            assert checkpoint.load() is None
+            assert checkpoint.path.parent == tmp_path / "there/vitscale-states"
             checkpoint.save({"key": key})
-    old = tmp_path / "there/finetune@y-c.pt"
-    old.write_bytes(b"")
-    past = time.time() - (checkpoint_module.KEEP_DAYS + 1) * 86_400
-    os.utime(old, (past, past))
     with checkpoint_for("finetune@x", "a" * 64) as checkpoint:
         assert checkpoint.load() == {"key": "a" * 64}
-    assert not old.exists() and len(list((tmp_path / "there").glob("*.pt"))) == 2
 
 
 def test_a_checkpoint_is_of_one_stage_and_one_key(tmp_path, monkeypatch):
@@ -192,15 +186,3 @@ def test_a_checkpoint_is_of_one_stage_and_one_key(tmp_path, monkeypatch):
             assert checkpoint.path.name.startswith(stage)
             assert lock(checkpoint.path.with_suffix(".lock"), "nothing") is None
     assert len(paths) == 3
-
-
-def test_a_checkpoint_is_kept_for_days(tmp_path, monkeypatch):
-    """A training that is stopped over a holiday begins again when another one has ended."""
-    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path))
-    old = tmp_path / "finetune@y-c.pt"
-    old.write_bytes(b"")
-    past = time.time() - (checkpoint_module.KEEP_DAYS - 1) * 86_400
-    os.utime(old, (past, past))
-    with checkpoint_for("finetune@x", "a" * 64):
-        pass
-    assert old.exists() and checkpoint_module.KEEP_DAYS >= 7

@@ -1,13 +1,16 @@
-"""Files that are written whole or not at all, and locks that a killed process lets go of."""
+"""Files written whole or not at all, the place of trainings' states, locks that end with their process."""
 
 import errno
 import json
 import os
+import re
+import secrets
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,13 +18,19 @@ from filelock import FileLock, Timeout
 from vitscale.base.errors import UserError
 from vitscale.base.processes import RANK
 
+# Files of a training in the folder of states: its state, part of one that is being written, its lock.
+OF_TRAINING = re.compile(r"([a-z]+@[A-Za-z0-9_-]+-[0-9a-f]{32})\.(pt|pt\.[0-9a-f]{8}\.part|lock)")
+
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and through to the disk; folders above it are made."""
+    """Write a file whole or not at all, and through to the disk; folders above it are made.
+
+    Of several processes that write it at the same time each does it whole, and the last one's stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(part, "wb") as file:
+        with open(part, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -68,11 +77,33 @@ def link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
+def states() -> Path:
+    """Return the folder of trainings' states: one of our own in that which VITSCALE_CHECKPOINTS names."""
+    folder = os.environ.get("VITSCALE_CHECKPOINTS") or Path.home() / ".cache/vitscale/checkpoints"
+    return Path(folder) / "vitscale-states"
+
+
+def discard(path: Path) -> None:
+    """Delete a file where that can be done; nothing but a file, so no folder and no link."""
+    with suppress(OSError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
+
+
+def take_away(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def lock(path: Path, way_out: str) -> FileLock | None:
     """Return a file's exclusive lock, taken for as long as it is referred to; None where another has it.
 
-    The system takes it back when the process ends, however it ends; the file stays. Raises UserError where
-    its file system has no locks; `way_out` says in it what has the file lie on another one.
+    The system takes it back when the process ends, however it ends; the file stays. Who deletes it must hold
+    it, and a process that had opened it then takes the new one of that name. Raises UserError where its file
+    system has no locks; `way_out` says in it what has the file lie on another one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # To preserve the file rules out filelock's substitute too, a file that a killed process leaves behind.

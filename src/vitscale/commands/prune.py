@@ -8,26 +8,33 @@ the run left stays where it is. DVC's cache keeps the runs, so that an entry tha
 import argparse
 import os
 import re
-import shutil
 from pathlib import Path
 
 from vitscale.base.config import read_yaml
 from vitscale.base.digests import md5
+from vitscale.base.files import take_away
 from vitscale.commands.main import add_pipeline
 from vitscale.data.pins import kept_import
 from vitscale.pipeline.consistency import check
-from vitscale.pipeline.graph import pipeline_in
+from vitscale.pipeline.graph import declared, pipeline_in
 from vitscale.pipeline.recorded import leftovers
 from vitscale.pipeline.schema import NAME
 
 
-def take_away(path: Path, pipeline: Path) -> None:
+def take_away_with_folders(path: Path, pipeline: Path) -> None:
     """Delete a file or folder, and the folders above it in the pipeline's that are empty then."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    take_away(path)
     for folder in path.parents:
         if folder == pipeline or any(folder.iterdir()):
             return
         folder.rmdir()
+
+
+def is_output(path: str, pipeline: Path, places: set[str]) -> bool:
+    """Tell whether a path is there and in a folder of the pipeline's for outputs: a lock may say anything."""
+    full = pipeline / path
+    inside = pipeline.resolve() in full.parent.resolve().parents  # itself it may be a link into DVC's cache
+    return inside and full.exists() and ".." not in full.parts and Path(path).parts[0] in places
 
 
 def prune(pipeline: Path, dry: bool) -> list[str]:
@@ -41,27 +48,26 @@ def prune(pipeline: Path, dry: bool) -> list[str]:
     check(params)
     lock = read_yaml(pipeline / "dvc.lock")["stages"]
     gone = leftovers(stages, params, lock)
+    places = {Path(out).parts[0] for each in declared(stages, params).values() for out in each["outs"]}
     lines = []
     for label, outs in gone.items():
         lines.append(f"dvc.lock: {label}")
         for out in outs:
             path = pipeline / out["path"]
-            if (
-                not path.exists() or pipeline.resolve() not in path.resolve().parents
-            ):  # a lock may say anything
+            if not is_output(out["path"], pipeline, places):
                 continue
             if md5(path) != out["md5"]:
                 lines.append(f"{path} stays: it is not what {label} left")
                 continue
             lines.append(str(path))
             if not dry:
-                take_away(path, pipeline)
+                take_away_with_folders(path, pipeline)
         kind, _, key = label.partition("@")
         kept = pipeline / kept_import(key)
         if kind == "download" and re.fullmatch(NAME, key) and kept.is_dir():
             lines.append(str(kept))
             if not dry:
-                shutil.rmtree(kept)
+                take_away(kept)
     if gone and not dry:
         with modify_yaml(os.fspath(pipeline / "dvc.lock")) as content:
             for label in gone:

@@ -8,17 +8,19 @@ processes that torchrun starts each builds them, and the first one's are kept.
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vitscale.base.digests import digest, md5
 from vitscale.base.errors import UserError, device_memory, shown
-from vitscale.base.files import locked, write_bytes
+from vitscale.base.files import OF_TRAINING, discard, locked, states, take_away, write_bytes
 from vitscale.base.processes import PROCESSES, RANK
 from vitscale.pipeline.consistency import check
 from vitscale.pipeline.graph import declared, find, pipeline_in
@@ -128,11 +130,10 @@ class Stage:
         for path in map(Path, self.declared["outs"]):
             path.parent.mkdir(parents=True, exist_ok=True)
         for path in map(Path, self.declared["outs"]):
-            if path.is_dir():  # a process that outlived its `dvc repro` was here first
-                shutil.rmtree(path)
+            take_away(path)  # DVC has, but where a process that outlived its `dvc repro` was here first
             os.replace(self.partial / path, path)
         for state in self.states:
-            write_bytes(STATE / "trained" / state.stem, f"{self.shown_by} {state}".encode())
+            write_bytes(STATE / "trained" / state.stem, self.shown_by.encode())
 
 
 def key_for(name: str, arguments: list[str]) -> str | None:
@@ -168,12 +169,19 @@ def release_states(label: str) -> None:
     came with a clone.
     """
     notes, lock = sorted((STATE / "trained").glob("*@*")), Path("dvc.lock")
-    recorded = lock.read_text(encoding="utf-8") if notes and lock.exists() else ""
+    recorded = lock.read_bytes() if notes and lock.exists() else b""
     for note in notes:
-        known, state = note.read_text(encoding="utf-8").split(" ", 1)
-        if known in recorded and note.name.rsplit("-", 1)[0] != label:
-            Path(state).unlink(missing_ok=True)
-            note.unlink(missing_ok=True)
+        state = states() / f"{note.name}.pt"
+        with suppress(OSError):  # another stage releases it too
+            shown_by = note.read_bytes()
+            if (
+                OF_TRAINING.fullmatch(state.name)
+                and re.fullmatch(b"[0-9a-f]{32}", shown_by)
+                and shown_by in recorded
+                and note.name.rsplit("-", 1)[0] != label
+            ):
+                discard(state)
+                discard(note)
 
 
 def _say(error: BaseException) -> str:
@@ -194,7 +202,7 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 stage.partial,
                 *(stage.partial.parent.glob(f"{stage.label}.*") if PROCESSES == 1 else []),
             ]:
-                shutil.rmtree(old, ignore_errors=True)
+                take_away(old)
             if not RANK:
                 release_states(stage.label)
             inputs = None if RANK or stage_of_dvc() == stage.label else Inputs(STATE / "inputs.json")
