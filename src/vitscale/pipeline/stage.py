@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from vitscale.base.digests import digest, md5
-from vitscale.base.errors import UserError, device_memory, shown
+from vitscale.base.endings import in_words
+from vitscale.base.errors import UserError, shown
 from vitscale.base.files import OF_TRAINING, discard, locked, states, take_away, write_bytes
 from vitscale.base.processes import PROCESSES, RANK
 from vitscale.pipeline.consistency import check
@@ -34,10 +35,6 @@ STATE = Path(".vitscale")
 CHECKED = "data/checked.txt"
 # End, stage, seconds, CPU seconds of each run; ignored too, since no two take equally long.
 TIMINGS = Path("timings.csv")
-SMALLER = (
-    "lower the recipe's batch_size, or compute a batch in parts, one after the other: "
-    "recipes.<name>.accumulate: 2"
-)
 
 
 class Stage:
@@ -184,17 +181,10 @@ def release_states(label: str) -> None:
                 discard(note)
 
 
-def _say(error: BaseException) -> str:
-    if isinstance(error, OSError) and not isinstance(error, UserError):
-        what = f"{error.filename or 'writing an output'}: {error.strerror or error}"
-        return f"{what}; make room or mend the permissions, then run it again"
-    return str(error)
-
-
 def run(main: Callable[[Stage], None], script: str) -> None:
     """Run a stage script: `script` is its `__file__`."""
     started, cpu = time.monotonic(), time.process_time()
-    try:
+    with in_words():
         name = Path(script).stem
         stage = Stage(name, key_for(name, sys.argv[1:]))
         with locked(STATE / "locks" / stage.label, "put the repository on another one"):
@@ -222,14 +212,3 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 f"{time.strftime('%Y-%m-%dT%H:%M:%S')},{stage.label},{time.monotonic() - started:.1f},"
                 f"{time.process_time() - cpu:.1f}\n"
             )
-    except (UserError, OSError) as error:
-        sys.exit("\n".join(f"error: {line}" for line in _say(error).splitlines()))
-    except KeyboardInterrupt as stop:
-        print(f"\n{str(stop) or 'stopped; run it again'}", file=sys.stderr)
-        sys.exit(130)
-    except (MemoryError, RuntimeError) as error:
-        if said := device_memory(error):
-            sys.exit(f"error: out of device memory ({said}); {SMALLER}")
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            sys.exit(f"error: out of memory; {SMALLER}")
-        raise
