@@ -27,7 +27,10 @@ def test_dvc_killed_before_it_has_the_outputs(done, forked, checkpoints, tmp_pat
     (folder / "dvc.yaml").write_text(
         (folder / "dvc.yaml")
         .read_text()
-        .replace("stages/finetune.py\n", "stages/finetune.py && kill -9 $PPID\n")
+        .replace(
+            "cmd: python ${root}/stages/finetune.py",
+            "cmd: python ${root}/stages/finetune.py && kill -9 $PPID",
+        )
     )
     run("dvc", "repro", cwd=folder, check=False)
     assert list(checkpoints.glob("finetune@vit-digits-*.pt")) and list(
