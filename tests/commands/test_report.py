@@ -1,20 +1,16 @@
 """The report on a repository with two branches, whose metrics come from the tiny pipeline's real runs."""
 
-import argparse
 import csv
 import json
 import os
 import re
 import shutil
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tiny import ROOT, run, write_params
-from vitscale.base.errors import UserError
-from vitscale.commands import report as report_command
 from vitscale.results.metrics import Z95, Trained, difference
 
 pytestmark = pytest.mark.usefixtures("forked")
@@ -299,12 +295,3 @@ def test_what_isnt_there_is_one_line(repository, arguments, words):
     assert done.returncode and page is None and words in done.stderr and "Traceback" not in done.stderr
     *usage, line = done.stderr.splitlines()  # argparse's own errors come after a line or two of usage
     assert words in line and (not usage or usage[0].startswith("usage: "))
-
-
-@pytest.mark.parametrize("name", ["report.md", "curves.png"])
-def test_somebody_elses_report_stays(tmp_path, name):
-    """`--out` names a folder with a report.md or curves.png of somebody's own, which is written over or deleted."""
-    (tmp_path / name).write_text("# Mine")
-    with pytest.raises(UserError, match="not of this command"):
-        report_command.main(argparse.Namespace(out=tmp_path, base="main", head=None, pipeline=Path()))
-    assert (tmp_path / name).read_text() == "# Mine"
