@@ -76,9 +76,19 @@ def test_a_part_that_is_too_long_is_cut(downloads, promised):
     """A whole file is fetched twice, since more was there than it has."""
     downloads.mkdir()
     (downloads / "file.bin.part").write_bytes(CONTENT + b"more")
+    (downloads / "file.bin.part.json").write_text("")
     with serving(content_of(CONTENT, promised=promised)) as server:
         assert fetch("file.bin", [server.url], size=None, md5=MD5).read_bytes() == CONTENT
     assert server.asked == [None]
+
+
+def test_a_part_of_somebody_elses_stays(downloads, pauses):
+    """A browser's unfinished download of that name is written over, where the folder of downloads is its too."""
+    downloads.mkdir()
+    (downloads / "file.bin.part").write_bytes(b"mine")
+    with serving(content_of(CONTENT)) as server:
+        assert "file.bin.part is no part of a download of ours" in refused(server.url)
+    assert (downloads / "file.bin.part").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("origin", ["", "[]", '{"url": 3}', '{"total": 7}'])

@@ -17,11 +17,12 @@ from tiny import outputs, run, tiny
 
 KILLS, WORKERS = 200, 2
 KINDS = ["dvc alone", "the stage alone", "the whole group"]
-# docs/faq.md#after-kill--9-dvc-refuses-everything: what DVC says then, and the file to delete (dvc.lock is not in git).
+# docs/faq.md#after-kill--9-dvc-refuses-everything: what DVC says then, and what helps (dvc.lock is not in git here).
 WAYS_OUT = {
-    "'./dvc.lock' validation failed": "dvc.lock",
-    "'./dvc.lock' is invalid": "dvc.lock",
-    "Unable to read RWLock-file '.dvc/tmp/rwlock'": ".dvc/tmp/rwlock",
+    "'./dvc.lock' validation failed": "rm dvc.lock",
+    "'./dvc.lock' is invalid": "rm dvc.lock",
+    "Unable to read RWLock-file '.dvc/tmp/rwlock'": "rm .dvc/tmp/rwlock",
+    "join() argument must be str": 'find "$(dvc cache dir)/runs" -type d -empty -delete',
 }
 
 
@@ -92,11 +93,11 @@ class Runs:
                 self.kills[kind], killed = self.kills[kind] + 1, kind
             elif code == 0:
                 break
-            elif path := next((path for words, path in WAYS_OUT.items() if words in said), None):
-                self.by_hand[path, killed] += 1
-                (repo / path).unlink()
+            elif way := next((way for words, way in WAYS_OUT.items() if words in said), None):
+                self.by_hand[way, killed] += 1
+                subprocess.run(way, shell=True, cwd=repo, env=env, check=True)
             else:
-                self.wrong.append(f"after a kill of {killed}: {said}")
+                self.wrong.append(f"after a kill of {killed}: {said[-2000:]}")
                 return
         found = outputs(repo)
         names = [name for name in {**found, **self.wanted} if found.get(name) != self.wanted.get(name)]

@@ -8,6 +8,7 @@ import yaml
 
 from tiny import ROOT, run
 from vitscale.base.config import read_yaml
+from vitscale.commands.prune import is_output, take_away_with_folders
 from wide import state
 
 
@@ -91,3 +92,33 @@ def test_taking_away(repo, commands, monkeypatch):
     assert commands.new() == [] and {name for name in before | now if before.get(name) != now.get(name)} <= {
         "dvc.lock"
     }  # in another order
+
+
+def test_what_a_lock_may_name(tmp_path):
+    """A lock that came from elsewhere has `prune` delete sources or files beside the repository, or follow a link."""
+    pipeline, cache = tmp_path / "repo", tmp_path / "cache"
+    for folder in (pipeline / "data/raw", pipeline / "src", cache):
+        folder.mkdir(parents=True)
+    names = [
+        "data/raw/a",
+        "src/a.py",
+        "params.yaml",
+        "../cache/a",
+        "data/../src/a.py",
+        str(cache / "a"),
+        "data/b",
+    ]
+    for name in names[:-1]:
+        (pipeline / name).write_text("mine")
+    (pipeline / "data/link").symlink_to(cache)
+    (pipeline / "data/raw/linked").symlink_to(cache / "a")  # as DVC does where cache.type is symlink
+    named = [
+        name for name in [*names, "data/link/a", "data/raw/linked"] if is_output(name, pipeline, {"data"})
+    ]
+    assert named == ["data/raw/a", "data/raw/linked"]
+    for name in [*named, "data/link"]:
+        take_away_with_folders(pipeline / name, pipeline)
+    assert (cache / "a").read_text() == "mine" and sorted(path.name for path in pipeline.iterdir()) == [
+        "params.yaml",
+        "src",
+    ]

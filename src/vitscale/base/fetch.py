@@ -59,7 +59,10 @@ def fetch(
     path = downloads() / name
     with locked(path.with_name(f"{name}.lock"), "set VITSCALE_DOWNLOADS to a folder on another one"):
         if not path.exists():
-            _Download(wanted, path).run(urls)
+            download = _Download(wanted, path)
+            if download.part.exists() and not download.origin.exists():  # a browser's, say
+                raise UserError(f"{download.part} is no part of a download of ours; take it out of there")
+            download.run(urls)
         elif fault := wanted.fault(path):
             raise UserError(f"{path} {fault}; delete it to have it fetched again")
     return path

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path, PurePosixPath
 
 from vitscale.base.errors import UserError
-from vitscale.base.files import write_bytes
+from vitscale.base.files import discard, write_bytes
 from vitscale.commands.main import add_pipeline
 from vitscale.commands.report_accuracies import accuracies
 from vitscale.commands.report_changes import confusions, picture, reruns
@@ -139,6 +139,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     """Run the command. Raises UserError for a revision or a pipeline that isn't there."""
+    place, picture_place = arguments.out / "report.md", arguments.out / "curves.png"
+    there = place.read_bytes() if place.exists() else b""
+    if (place.exists() or picture_place.exists()) and b"\n## Test accuracy on " not in there:
+        raise UserError(
+            f"{arguments.out} has a report.md or curves.png, and not of this command; give another --out"
+        )
     root = Path(command(Path("."), "git", "rev-parse", "--show-toplevel").strip())
     folder = arguments.pipeline.resolve()
     if not folder.is_relative_to(root):
@@ -146,9 +152,9 @@ def main(arguments: argparse.Namespace) -> None:
     page, image = report(
         root, PurePosixPath(folder.relative_to(root).as_posix()), arguments.base, arguments.head
     )
-    write_bytes(arguments.out / "report.md", page.encode())
+    write_bytes(place, page.encode())
     if image:
-        write_bytes(arguments.out / "curves.png", image)
+        write_bytes(picture_place, image)
     else:
-        (arguments.out / "curves.png").unlink(missing_ok=True)
-    print(arguments.out / "report.md")
+        discard(picture_place)
+    print(place)

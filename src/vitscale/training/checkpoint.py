@@ -81,9 +81,7 @@ def _clean_up(folder: Path) -> None:
         if name := OF_TRAINING.fullmatch(path.name):
             found.setdefault(name[1], []).append(path)
     for training, files in found.items():
-        with suppress(
-            OSError, UserError
-        ):  # one has vanished, as another process cleans up too; or is another's
+        with suppress(OSError, UserError):  # gone, as another process cleans up too, or somebody else's
             if all(map(_is_old, files)):
                 _delete(files, folder / f"{training}.lock")
 
