@@ -1,6 +1,7 @@
 """The model card of an exported row: data, protocol, accuracy with its interval, use, limits, licences."""
 
 from vitscale.base.entries import Pretraining, Row, Weights
+from vitscale.commands.markdown import plain
 from vitscale.data.sources import Download
 from vitscale.models.store import ModelConfig
 from vitscale.models.vit import VitConfig
@@ -17,7 +18,7 @@ def _origin(start: str, params: dict) -> str:
     """Say where a row's weights come from."""
     if start in params["weights"]:
         weights = Weights(**params["weights"][start])
-        return f"weights pretrained on {weights.data}: {weights.name} ({weights.source})"
+        return f"weights pretrained on {weights.data}: {plain(weights.name)} ({weights.source})"
     if start in params["pretrain"]:
         entry = Pretraining(**params["pretrain"][start])
         share = f"{entry.fraction:.0%} of its training images, {entry.epochs} epochs"
@@ -31,7 +32,9 @@ def _licences(start: str, params: dict) -> list[str]:
     found = {DATA_LICENCES[params["download"][name]["source"]] for name in data}
     if start in params["weights"]:
         weights = Weights(**params["weights"][start])
-        found.add(f"{weights.name}: {weights.license}; what its own training data allow holds too")
+        found.add(
+            f"{plain(weights.name)}: {plain(weights.license)}; what its own training data allow holds too"
+        )
     return sorted(found)
 
 
@@ -69,7 +72,7 @@ metrics:
 # {row}
 
 {kind} with {figures["parameters"] / 1e6:.2f}M parameters that tells {len(classes)} classes of {target} \
-apart: {", ".join(classes)}.
+apart: {", ".join(map(plain, classes))}.
 
 ## Data and protocol
 

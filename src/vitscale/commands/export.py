@@ -115,9 +115,10 @@ def write_transformers(model: Classifier, folder: Path) -> bool:
 def write_onnx(model: Classifier, path: Path) -> None:
     """Write `pixel_values` (b, 3, s, s) to `logits` (b, classes).
 
-    Raises UserError where onnxruntime's answers aren't ours.
+    Nothing in it says where or by whom it was made. Raises UserError where onnxruntime's answers aren't ours.
     """
     import onnxruntime
+    from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass
 
     wanted = model.config.preprocessing
     inputs = wanted.to_input(wanted.stacked(sample_images()))
@@ -125,16 +126,12 @@ def write_onnx(model: Classifier, path: Path) -> None:
     any_batch = ({0: torch.export.Dim("batch")},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model,
-            (inputs,),
-            path,
-            **names,
-            external_data=False,
-            dynamic_shapes=any_batch,
-            dynamo=True,
-            verbose=False,
+        program = torch.onnx.export(
+            model, (inputs,), **names, dynamic_shapes=any_batch, dynamo=True, verbose=False
         )
+    assert program is not None
+    ClearMetadataAndDocStringPass()(program.model)  # torch writes a stack trace, with this checkout's path
+    program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     parts = [
         session.run(None, {"pixel_values": part.numpy()})[0] for part in inputs.split([1, len(inputs) - 1])

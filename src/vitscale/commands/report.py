@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from vitscale.base.errors import UserError
 from vitscale.base.files import discard, write_bytes
 from vitscale.commands.main import add_pipeline
+from vitscale.commands.markdown import code, plain
 from vitscale.commands.report_accuracies import accuracies
 from vitscale.commands.report_changes import confusions, picture, reruns
 from vitscale.commands.revision import Revision, command
@@ -48,10 +49,10 @@ def warning(head: Revision) -> list[str]:
     ]
     return [
         "> [!WARNING]",
-        f"> The figures of {head.label} are not those of its parameters and code. `dvc repro`, then commit "
-        "dvc.lock and metrics:",
+        f"> The figures of {plain(head.label)} are not those of its parameters and code. `dvc repro`, then "
+        "commit dvc.lock and metrics:",
         ">",
-        *(f"> - {line}" for line in shown),
+        *(f"> - {plain(line)}" for line in shown),
         "",
     ]
 
@@ -80,17 +81,17 @@ def report(
         )
     metrics, params = (differences(root, kind, base, head) for kind in ("metrics", "params"))
     changed = [
-        f"| `{key}` | {_value(change.get('old'))} | {_value(change.get('new'))} |"
+        f"| {code(key)} | {_value(change.get('old'))} | {_value(change.get('new'))} |"
         for key, change in sorted(params.get("params.yaml", {}).items())
     ]
     rows = sorted(PurePosixPath(path).stem for path in metrics if path.startswith("metrics/rows/"))
     matrices = {row: (base.confusion(row), head.confusion(row)) for row in rows}
     image = picture(base, head)
-    target = head.yaml("params.yaml").get("target")
-    where = "" if pipeline == PurePosixPath(".") else f" ({pipeline})"
+    target = plain(str(head.yaml("params.yaml").get("target")))
+    where = "" if pipeline == PurePosixPath(".") else f" ({plain(str(pipeline))})"
     return "\n".join(
         [
-            f"# {head.label} against {base.label}{where}",
+            f"# {plain(head.label)} against {plain(base.label)}{where}",
             "",
             *warning(head),
             f"## Test accuracy on {target}",
@@ -122,7 +123,7 @@ def report(
 
 
 def _value(value: object) -> str:
-    return "—" if value is None else f"`{json.dumps(value)}`"
+    return "—" if value is None else code(json.dumps(value, ensure_ascii=False))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from vitscale.base.errors import UserError
+from vitscale.commands.markdown import plain
 from vitscale.commands.revision import Counts, Revision
 from vitscale.pipeline.consistency import check
 from vitscale.results.configurations import configurations, pool_spreads
@@ -103,7 +104,7 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
     for trained in sides:
         pool_spreads((pool, each) for (_, pool), each in zip(groups, trained, strict=True) if each)
     lines = [
-        f"| row | {base.label} | {head.label} | difference | 95% interval | over | beyond it |",
+        f"| row | {plain(base.label)} | {plain(head.label)} | difference | 95% interval | over | beyond it |",
         "|---|---|---|---|---|---|---|",
     ]
     first = {group[0]: (group, old, new) for (group, _), old, new in zip(groups, *sides, strict=True)}
@@ -111,7 +112,7 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
         if row not in before or row not in after:
             shown = [f"{side[row]:.2%}" if row in side else "—" for side in (before, after)]
             lines.append(
-                f"| {row} | {' | '.join(shown)} | {'new row' if row in after else 'row gone'} | | | |"
+                f"| {plain(row)} | {' | '.join(shown)} | {'new row' if row in after else 'row gone'} | | | |"
             )
         elif row in first:
             group, old_trained, new_trained = first[row]
@@ -123,6 +124,6 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
                 if len({base.test_set(row), head.test_set(row)} - {None}) > 1:
                     same_images, alone = False, (None, None)
                 cells = _change(now - was, old_trained, new_trained, same_images, alone)
-            lines.append(f"| {' | '.join([row, f'{was:.2%}', f'{now:.2%}', *cells])} |")
+            lines.append(f"| {' | '.join([plain(row), f'{was:.2%}', f'{now:.2%}', *cells])} |")
     lines += ["", NOTE]
     return lines

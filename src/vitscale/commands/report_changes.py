@@ -1,5 +1,6 @@
 """The report's other parts: the stages that reran, confusion matrices, training curves."""
 
+from vitscale.commands.markdown import code, plain
 from vitscale.commands.report_accuracies import images_of
 from vitscale.commands.revision import Counts, Revision
 
@@ -17,7 +18,7 @@ def reruns(base: Revision, head: Revision) -> list[str]:
         if old == new:
             continue
         if not old or not new:
-            lines.append(f"| {stage} | {'new stage' if new else 'stage gone'} | |")
+            lines.append(f"| {plain(stage)} | {'new stage' if new else 'stage gone'} | |")
             continue
         old_params, new_params = (
             {key: value for keys in side.get("params", {}).values() for key, value in keys.items()}
@@ -32,7 +33,7 @@ def reruns(base: Revision, head: Revision) -> list[str]:
         causes += differing(old_params, new_params)
         causes += [path.removeprefix("../../").removeprefix("./") for path in differing(old_deps, new_deps)]
         same = "the same" if old_outs == new_outs else "changed"
-        lines.append(f"| {stage} | {', '.join(f'`{cause}`' for cause in causes) or 'run again'} | {same} |")
+        lines.append(f"| {plain(stage)} | {', '.join(map(code, causes)) or 'run again'} | {same} |")
     return ["| stage | because of | outputs |", "|---|---|---|", *lines] if lines else ["None."]
 
 
@@ -47,7 +48,7 @@ def confusions(matrices: dict[str, tuple[Counts, Counts]]) -> list[str]:
     for row, (before, after) in matrices.items():
         if not before or not after or before == after:
             continue
-        lines += ["<details>", f"<summary>{row}</summary>", ""]
+        lines += [f"### {plain(row)}", ""]
         classes = list(images_of(after))
         if images_of(before) != images_of(after):
             lines += ["Scored on other test images than before."]
@@ -56,24 +57,21 @@ def confusions(matrices: dict[str, tuple[Counts, Counts]]) -> list[str]:
             lines += [
                 "| actual | predicted | images |",
                 "|---|---|---|",
-                *(f"| {_name(a)} | {_name(p)} | {_cell(before[a, p], after[a, p])} |" for a, p in changed),
+                *(f"| {plain(a)} | {plain(p)} | {_cell(before[a, p], after[a, p])} |" for a, p in changed),
             ]
         else:
             lines += [
-                f"| actual \\ predicted | {' | '.join(map(_name, classes))} |",
+                f"| actual \\ predicted | {' | '.join(map(plain, classes))} |",
                 "|---" * (len(classes) + 1) + "|",
                 *(
-                    f"| **{_name(a)}** | {' | '.join(_cell(before[a, p], after[a, p]) for p in classes)} |"
+                    f"| **{plain(a)}** | {' | '.join(_cell(before[a, p], after[a, p]) for p in classes)} |"
                     for a in classes
                 ),
             ]
-        lines += ["", "</details>"]
-    return ["Test images, and in brackets how many more than before:", "", *lines] if lines else ["None."]
-
-
-def _name(label: str) -> str:
-    """Return a class's name as a cell of a Markdown table."""
-    return label.replace("|", "\\|")
+        lines += [""]
+    return (
+        ["Test images, and in brackets how many more than before:", "", *lines[:-1]] if lines else ["None."]
+    )
 
 
 def _cell(before: int, after: int) -> str:
