@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -20,6 +21,7 @@ from vitscale.base.processes import RANK
 
 # Files of a training in the folder of states: its state, part of one that is being written, its lock.
 OF_TRAINING = re.compile(r"([a-z]+@[A-Za-z0-9_-]+-[0-9a-f]{32})\.(pt|pt\.[0-9a-f]{8}\.part|lock)")
+Kind = TypeVar("Kind", dict, list)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -35,9 +37,34 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError):  # of a full disk it names no file, else the partial one
+            error.filename, error.filename2 = str(path), None
+        with suppress(OSError):
+            part.unlink()
         raise
+
+
+def parse_json(content: bytes, name: object, kind: type[Kind], way_out: str) -> Kind:
+    """Return the mapping or list (`kind`) that a JSON file's text holds.
+
+    Raises UserError, with the file's name and the way out, where it holds none.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name} is damaged ({error}); {way_out}") from None
+    if not isinstance(value, kind):
+        raise UserError(f"{name} is damaged (it holds no {kind.__name__}); {way_out}")
+    return value
+
+
+def read_json(path: Path, kind: type[Kind], way_out: str) -> Kind:
+    """Return the mapping or list in a JSON file. Raises UserError, for an absent one too."""
+    try:
+        return parse_json(path.read_bytes(), path, kind, way_out)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); {way_out}") from None
 
 
 def write_json(path: Path, content: object) -> None:

@@ -16,7 +16,7 @@ from vitscale.base.files import take_away
 from vitscale.commands.main import add_pipeline
 from vitscale.data.pins import kept_import
 from vitscale.pipeline.consistency import check
-from vitscale.pipeline.graph import declared, pipeline_in
+from vitscale.pipeline.graph import declared, pipeline_in, recorded_stages
 from vitscale.pipeline.recorded import leftovers
 from vitscale.pipeline.schema import NAME
 
@@ -46,7 +46,7 @@ def prune(pipeline: Path, dry: bool) -> list[str]:
 
     stages, params = pipeline_in(pipeline)
     check(params)
-    lock = read_yaml(pipeline / "dvc.lock")["stages"]
+    lock = recorded_stages(read_yaml(pipeline / "dvc.lock"), str(pipeline / "dvc.lock"))
     gone = leftovers(stages, params, lock)
     places = {Path(out).parts[0] for each in declared(stages, params).values() for out in each["outs"]}
     lines = []
