@@ -61,7 +61,7 @@ def load_split(folder: Path) -> Split:
         if fault := _fault(split, name == "features.npy"):
             raise ValueError(fault)
         return split
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, RecursionError) as error:
         raise UserError(
             f"{folder} holds no usable split ({error}); `dvc checkout` brings outputs back"
         ) from error
