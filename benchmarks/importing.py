@@ -25,6 +25,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from vitscale.base.endings import begin, in_words
+
+if __name__ == "__main__":
+    begin()
+
 import numpy as np
 from PIL import Image
 
@@ -131,4 +136,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_words():
+        main()

@@ -15,6 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from vitscale.base.endings import begin, in_words
+
+if __name__ == "__main__":
+    begin()
+
 import numpy as np
 import torch
 
@@ -77,4 +82,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_words():
+        main()

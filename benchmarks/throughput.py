@@ -27,7 +27,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-import vitscale  # noqa: F401, I001  # first: it says how torch's threads wait, as for the stages
+from vitscale.base.endings import begin, in_words
+
+if __name__ == "__main__":
+    begin()
 
 import numpy as np
 import torch
@@ -189,4 +192,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_words():
+        main()

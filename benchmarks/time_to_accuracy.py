@@ -21,6 +21,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from vitscale.base.endings import begin, in_words
+
+if __name__ == "__main__":
+    begin()
+
 from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
 from vitscale.pipeline.consistency import check
@@ -107,10 +112,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=ROOT / "benchmarks/time_to_accuracy.yaml")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    try:
-        result = measure(args.row, args.accuracy, args.params)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    result = measure(args.row, args.accuracy, args.params)
     if args.json:
         print(json.dumps(result, indent=2))
     elif result["seconds"] is None:
@@ -127,4 +129,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_words():
+        main()

@@ -7,6 +7,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # the code of this very checkout
 
+from vitscale.base.endings import begin
+
+begin(goes_on=True)
+
 import vl_convert
 
 from vitscale.base.files import write_bytes

@@ -5,6 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
+from vitscale.base.endings import begin
+
+begin(goes_on=True)
+
 from vitscale.data.pins import kept_import, unpinned, verify
 from vitscale.data.sources import SPLITS, Download, bring
 from vitscale.pipeline.stage import Stage, run

@@ -5,6 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
+from vitscale.base.endings import begin
+
+begin(goes_on=True)
+
 import torch
 
 from vitscale.models.store import ModelConfig, build, save_model

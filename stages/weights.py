@@ -5,6 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
+from vitscale.base.endings import begin
+
+begin(goes_on=True)
+
 from vitscale.base.entries import Weights
 from vitscale.base.files import write_json
 from vitscale.models.pretrained import fetch

@@ -16,11 +16,12 @@ def leaves(content, prefix=""):
             yield f"{prefix}{name}", value
 
 
-# What can't change an output: errors and progress only show, the schema only rejects, what is fetched is held against its
+# What can't change an output: errors, endings and progress only show, the schema only rejects, what is fetched is held against its
 # pin, the watch only ends, and an __init__ has nothing but a docstring (vitscale's own says how threads wait).
 HARMLESS = {
     f"src/vitscale/{name}.py"
     for name in (
+        "base/endings",
         "base/errors",
         "base/progress",
         "base/answers",

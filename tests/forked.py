@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-SERVER = '''import gc, importlib, json, os, resource, runpy, signal, socket, sys, traceback
+SERVER = '''import gc, importlib, json, os, resource, runpy, signal, socket, sys
 for name in """
     numpy PIL.Image PIL.ImageDraw PIL.ImageOps PIL.PngImagePlugin pydantic.main pydantic.types pydantic.functional_validators
     pydantic._internal._generate_schema safetensors.torch sklearn.datasets torch._dynamo torch.distributed.run
@@ -72,7 +72,10 @@ try:
 except SystemExit as end:
     code = end.code or 0 if isinstance(end.code, int | None) else print(end.code, file=sys.stderr) or 1
 except BaseException:
-    traceback.print_exc()
+    try:
+        sys.excepthook(*sys.exc_info())
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else print(end.code, file=sys.stderr) or 1
 sys.stdout.flush()
 sys.stderr.flush()
 os._exit(code)

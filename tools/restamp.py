@@ -20,6 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from vitscale.base.endings import begin, in_words
+
+if __name__ == "__main__":
+    begin()
+
 from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from dvc.utils.serialize import load_yaml, modify_yaml
@@ -154,4 +159,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_words():
+        main()

@@ -19,7 +19,7 @@ def counts(path, wrong: int) -> dict:
         for j, p in enumerate(NAMES)
     ]
     write_csv(path, ["actual", "predicted", "count"], lines)
-    table = parse_csv(path.read_bytes())
+    table = parse_csv(path.read_bytes(), path.name)
     return {(line["actual"], line["predicted"]): int(line["count"]) for line in table}
 
 

@@ -7,13 +7,16 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from vitscale.base.errors import UserError
 from vitscale.base.processes import RANK
+
+Kind = TypeVar("Kind", dict, list)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -26,9 +29,34 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError):  # of a full disk it names no file, else the partial one
+            error.filename, error.filename2 = str(path), None
+        with suppress(OSError):
+            part.unlink()
         raise
+
+
+def parse_json(content: bytes, name: object, kind: type[Kind], way_out: str) -> Kind:
+    """Return the mapping or list (`kind`) that a JSON file's text holds.
+
+    Raises UserError, with the file's name and the way out, where it holds none.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name} is damaged ({error}); {way_out}") from None
+    if not isinstance(value, kind):
+        raise UserError(f"{name} is damaged (it holds no {kind.__name__}); {way_out}")
+    return value
+
+
+def read_json(path: Path, kind: type[Kind], way_out: str) -> Kind:
+    """Return the mapping or list in a JSON file. Raises UserError, for an absent one too."""
+    try:
+        return parse_json(path.read_bytes(), path, kind, way_out)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); {way_out}") from None
 
 
 def write_json(path: Path, content: object) -> None:

@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from vitscale.base.errors import UserError
+from vitscale.base.endings import begin, in_words
 
 COMMANDS = {
     "check": "check a params.yaml",
@@ -21,7 +21,13 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command that the arguments name; by default those of the command line."""
-    given = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        begin()
+    with in_words():
+        _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(given: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="vitscale",
         description="What people run beside `dvc repro`.",
@@ -35,11 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
             command.description = module.__doc__
             module.add_arguments(command)
             command.set_defaults(main=module.main)
-    try:
-        chosen = parser.parse_args(given)
-        chosen.main(chosen)
-    except (UserError, OSError) as error:
-        sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+    chosen = parser.parse_args(given)
+    chosen.main(chosen)
 
 
 def add_pipeline(parser: argparse.ArgumentParser) -> None:

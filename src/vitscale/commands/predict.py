@@ -6,12 +6,10 @@ size that the target's images have, then resized to the model's. The model compu
 """
 
 import argparse
-import io
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -126,7 +124,6 @@ def main(arguments: argparse.Namespace) -> None:
 
     Raises UserError where the row isn't there.
     """
-    cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")  # a file's name may be no text
     params = read_yaml(arguments.pipeline / "params.yaml")
     stored = Download(**params["download"][params["target"]]).image_size
     compute, reader, answers = setup(), Reader(stored), []

@@ -16,7 +16,7 @@ from vitscale.base.digests import md5
 from vitscale.commands.main import add_pipeline
 from vitscale.data.pins import kept_import
 from vitscale.pipeline.consistency import check
-from vitscale.pipeline.graph import pipeline_in
+from vitscale.pipeline.graph import pipeline_in, recorded_stages
 from vitscale.pipeline.recorded import leftovers
 from vitscale.pipeline.schema import NAME
 
@@ -39,7 +39,7 @@ def prune(pipeline: Path, dry: bool) -> list[str]:
 
     stages, params = pipeline_in(pipeline)
     check(params)
-    lock = read_yaml(pipeline / "dvc.lock")["stages"]
+    lock = recorded_stages(read_yaml(pipeline / "dvc.lock"), str(pipeline / "dvc.lock"))
     gone = leftovers(stages, params, lock)
     lines = []
     for label, outs in gone.items():

@@ -89,7 +89,10 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
     `matrices` has those whose metrics changed.
     """
     before, after = (
-        {line["row"]: float(line["accuracy"]) for line in side.table("metrics/accuracy.csv") or []}
+        {
+            line["row"]: line["accuracy"]
+            for line in side.table("metrics/accuracy.csv", row=str, accuracy=float) or []
+        }
         for side in (base, head)
     )
     if not before and not after:

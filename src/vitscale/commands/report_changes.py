@@ -86,9 +86,10 @@ def picture(base: Revision, head: Revision) -> bytes | None:
 
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for side, when in ((base, "before"), (head, "after")):
-        for line in side.table("metrics/curves.csv") or []:
+        kinds = {"stage": str, "entry": str, "epoch": int, "validation_accuracy": float}
+        for line in side.table("metrics/curves.csv", **kinds) or []:
             runs = curves.setdefault(f"{line['stage']} {line['entry']}", {"before": [], "after": []})
-            runs[when].append((int(line["epoch"]), float(line["validation_accuracy"])))
+            runs[when].append((line["epoch"], line["validation_accuracy"]))
     changed = {name: runs for name, runs in curves.items() if runs["before"] != runs["after"]}
     if not changed:
         return None

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from vitscale.base.config import parse_yaml
 from vitscale.base.digests import md5_of
 from vitscale.base.errors import UserError
+from vitscale.pipeline.graph import recorded_stages
 from vitscale.results.metrics import Trained
 from vitscale.results.tables import hits, parse_csv, parse_metrics
 
@@ -30,7 +32,7 @@ class Revision:
 
     def __init__(self, root: Path, pipeline: PurePosixPath, name: str | None):
         self.root, self.name, self.label, self.pipeline = root, name, name or "workspace", pipeline
-        self.stages = self.yaml("dvc.lock").get("stages", {})
+        self.stages = recorded_stages(self.yaml("dvc.lock"), f"dvc.lock of {self.label}")
         self.parsed: dict[str, dict | None] = {}  # figures by name: several tables ask for the same
 
     def read(self, path: str) -> bytes | None:
@@ -57,26 +59,22 @@ class Revision:
         content = self.read(path)
         return parse_yaml(content, f"{path} of {self.label}") if content else {}
 
-    def table(self, path: str) -> list[dict[str, str]] | None:
-        """Return a CSV file's lines by its header, or None where there is no such file."""
+    def table(self, path: str, **columns: Callable[[str], object]) -> list[dict] | None:
+        """Return a CSV file's lines as `parse_csv` does, or None where there is no such file."""
         content = self.read(path)
-        return None if content is None else parse_csv(content)
+        return None if content is None else parse_csv(content, f"{path} of {self.label}", **columns)
 
     def confusion(self, row: str) -> Counts:
         """Return a row's counts by (actual class, predicted class)."""
-        table = self.table(f"metrics/confusion/{row}.csv") or []
-        return {(line["actual"], line["predicted"]): int(line["count"]) for line in table} or None
+        table = self.table(f"metrics/confusion/{row}.csv", actual=str, predicted=str, count=int) or []
+        return {(line["actual"], line["predicted"]): line["count"] for line in table} or None
 
     def figures(self, name: str) -> dict | None:
         """Return the figures in a file of `metrics/`, or None where there is no such file."""
         if name not in self.parsed:
             content = self.read(f"metrics/{name}")
-            try:
-                self.parsed[name] = None if content is None else parse_metrics(content)
-            except ValueError as error:
-                raise UserError(
-                    f"metrics/{name} of {self.label} can't be read ({error}); `dvc repro`"
-                ) from error
+            of = f"metrics/{name} of {self.label}"
+            self.parsed[name] = None if content is None else parse_metrics(content, of)
         return self.parsed[name]
 
     def trained(self, rows: list[str]) -> Trained | None:

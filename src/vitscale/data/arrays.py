@@ -57,7 +57,7 @@ def load_split(folder: Path) -> Split:
         name = "features.npy" if (folder / "features.npy").exists() else "images.npy"
         images = np.load(folder / name, mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False)
-        split = Split(images, labels, json.loads((folder / "classes.json").read_text(encoding="utf-8")))
+        split = Split(images, labels, json.loads((folder / "classes.json").read_bytes()))
         if fault := _fault(split, name == "features.npy"):
             raise ValueError(fault)
         return split
@@ -93,7 +93,11 @@ class SplitWriter:
 
     def add(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Write images (b, h, w, 3) with their labels (b,)."""
-        self.file.write(np.ascontiguousarray(images).data)
+        try:
+            self.file.write(np.ascontiguousarray(images).data)
+        except OSError as error:  # of a full disk, which names no file
+            error.filename = str(self.folder / "images.npy")
+            raise
         self.labels[self.written : self.written + len(labels)] = labels
         self.written += len(labels)
 

@@ -1,11 +1,11 @@
 """The entries of params.yaml's `download`, and their fingerprints held against those that were found."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vitscale.base.errors import UserError
+from vitscale.base.files import read_json
 
 NOTE = "import.json"  # in the folder of an import that is kept
 
@@ -35,6 +35,18 @@ def kept_import(key: str) -> Path:
     return Path(".vitscale/imports") / key
 
 
+def read_note(note: Path) -> dict[str, Any]:
+    """Return what is noted of an import that is kept; nothing where there is none, or it is damaged.
+
+    Then the import is made again.
+    """
+    try:
+        known = read_json(note, dict, "")
+    except UserError:
+        return {}
+    return known if isinstance(known.get("found"), dict) and "files" in known else {}
+
+
 def unpinned(name: str, expected: dict[str, str | None], found: dict[str, str]) -> list[str]:
     """Return a line for each split without a fingerprint in params.yaml, with the one to paste."""
     return [
@@ -54,7 +66,7 @@ def unpinned_in(download: dict[str, dict], pipeline: Path) -> list[str]:
     lines = []
     for name, entry in download.items():
         note = pipeline / kept_import(name) / NOTE
-        known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+        known = read_note(note)
         found = known["found"] if known.get("settings") == Download(**entry).settings else {}
         lines += unpinned(name, entry["sha256"], found)
     return lines

@@ -6,7 +6,6 @@ from scikit-learn. Whatever the source, the same images give the same bytes on d
 """
 
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -23,7 +22,7 @@ from vitscale.data.containers import ENDINGS, Container, Member, Zip, content_of
 from vitscale.data.imports import Decoded, fingerprint, write_split
 from vitscale.data.layout import arrange
 from vitscale.data.official import CIFAR, TINY_IMAGENET, archive, read_cifar
-from vitscale.data.pins import NOTE, Download
+from vitscale.data.pins import NOTE, Download, read_note
 
 SPLITS = ("train", "test")
 
@@ -167,7 +166,7 @@ def bring(name: str, entry: Download, out: Path, kept: Path) -> dict[str, str]:
         "settings": entry.settings,
         "files": hashlib.sha256("".join(map(Decoded.line, members)).encode()).hexdigest(),
     }
-    known = json.loads((kept / NOTE).read_text(encoding="utf-8")) if (kept / NOTE).exists() else {}
+    known = read_note(kept / NOTE)
     found = known.get("found", {})
     if known.get("settings") == note["settings"] and _whole(kept, found):
         is_same = not container or known["files"] in (None, note["files"])

@@ -106,10 +106,10 @@ class ModelConfig:
             return self
         path = folder / "statistics.json"
         try:
-            statistics = json.loads(path.read_text())
+            statistics = json.loads(path.read_bytes())
             values = {"mean": list(statistics["mean"]), "std": list(statistics["std"])}
             return ModelConfig.from_json(self.to_json() | values)
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{path} has no usable channel statistics ({error}); `dvc checkout` brings outputs back"
             ) from error
@@ -199,7 +199,7 @@ def load_model(folder: Path, classes: list[str] | None = None, statistics: Path 
     together.
     """
     try:
-        config = ModelConfig.from_json(json.loads((folder / "config.json").read_text()))
+        config = ModelConfig.from_json(json.loads((folder / "config.json").read_bytes()))
         state = load((folder / "model.safetensors").read_bytes())
         check_tensors(config, state)
         if classes is not None:
@@ -219,8 +219,9 @@ def load_model(folder: Path, classes: list[str] | None = None, statistics: Path 
 
 def trained_models(folder: Path) -> list[Path]:
     """Return the folders of a row's models: its own, or one below it for each of its seeds."""
-    seeds = sorted(folder.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
-    return seeds or [folder]
+    numbers = {path: path.name.removeprefix("seed-") for path in folder.glob("seed-*")}
+    seeds = [path for path, number in numbers.items() if number.isascii() and number.isdecimal()]
+    return sorted(seeds, key=lambda path: int(numbers[path])) or [folder]
 
 
 def count_parameters(model: nn.Module) -> int:

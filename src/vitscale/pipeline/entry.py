@@ -1,12 +1,11 @@
 """What a pretraining or a row asks for, put together from parameters and handed to the training loop."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from vitscale.base.entries import Entry, Row
 from vitscale.base.errors import UserError
-from vitscale.base.files import write_json, write_metrics
+from vitscale.base.files import read_json, write_json, write_metrics
 from vitscale.data.arrays import load_split
 from vitscale.data.augment import Policy
 from vitscale.models.store import load_model, save_model
@@ -93,7 +92,10 @@ def _train(
         "train_images": len(training.batches.indices),
     }
     if origin.exists():
-        chosen["weights_sha256"] = [json.loads(origin.read_text())["sha256"]]
+        known = read_json(origin, dict, "`dvc checkout` brings outputs back")
+        if not isinstance(known.get("sha256"), str):
+            raise UserError(f"{origin} is damaged (it has no sha256); `dvc checkout` brings outputs back")
+        chosen["weights_sha256"] = [known["sha256"]]
     write_json(out / "training.json", chosen)
     stage.trained(checkpoint.path)
     return chosen, [asdict(epoch) for epoch in result.history]

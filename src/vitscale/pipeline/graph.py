@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitscale.base.config import read_yaml
+from vitscale.base.errors import UserError
 
 
 def find(content: Any, dotted: str) -> Any:
@@ -33,8 +34,35 @@ def pipeline_in(folder: Path) -> tuple[dict, dict]:
 def declared(pipeline: dict, parameters: dict) -> dict[str, dict[str, list[str]]]:
     """Return a pipeline's stages by label (`finetune@vit-scratch`), the `${…}` filled in as DVC does.
 
-    Each has the lists `params`, `deps` and `outs` (metrics and plots among them).
+    Each has the lists `params`, `deps` and `outs` (metrics and plots among them). Raises UserError where
+    dvc.yaml isn't made so.
     """
+    try:
+        return _declared(pipeline, parameters)
+    except (LookupError, TypeError, AttributeError, StopIteration) as error:
+        fault = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"dvc.yaml is none of ours ({fault}); `git checkout dvc.yaml` brings it back"
+        ) from None
+
+
+def recorded_stages(lock: dict, name: str) -> dict[str, dict]:
+    """Return the stages of a dvc.lock's mapping by label. Raises UserError where it isn't made so."""
+    stages = lock.get("stages", {})
+    if not isinstance(stages, dict) or not all(
+        isinstance(stage, dict)
+        and all(
+            isinstance(entries, list)
+            and all(isinstance(each, dict) and isinstance(each.get("path"), str) for each in entries)
+            for entries in (stage.get("deps", []), stage.get("outs", []))
+        )
+        for stage in stages.values()
+    ):
+        raise UserError(f"{name} is damaged; `git checkout dvc.lock` brings it back")
+    return stages
+
+
+def _declared(pipeline: dict, parameters: dict) -> dict[str, dict[str, list[str]]]:
     context = parameters | {name: value for each in pipeline["vars"] for name, value in each.items()}
 
     def filled(body: dict, context: dict) -> dict[str, list[str]]:

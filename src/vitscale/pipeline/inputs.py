@@ -4,15 +4,15 @@ What an input should be is in dvc.lock, or, where a script by hand made it, in t
 input that neither knows is taken as it is.
 """
 
-import json
 import os
 from pathlib import Path
 
 from vitscale.base.config import read_yaml
 from vitscale.base.digests import md5
 from vitscale.base.errors import UserError
-from vitscale.base.files import write_json
+from vitscale.base.files import read_json, write_json
 from vitscale.base.processes import RANK
+from vitscale.pipeline.graph import recorded_stages
 
 
 def by_hand() -> bool:
@@ -32,7 +32,10 @@ class Inputs:
 
     def __init__(self, notes: Path):
         self.notes = notes
-        self.known: dict[str, dict] = json.loads(notes.read_text()) if notes.exists() else {}
+        again = "delete it: what scripts by hand have left is then taken as it is"
+        self.known: dict[str, dict] = read_json(notes, dict, again) if notes.exists() else {}
+        if not all(isinstance(each, dict) for each in self.known.values()):
+            raise UserError(f"{notes} is damaged; {again}")
 
     def _md5(self, path: str) -> str:
         known, state = self.known.get(path, {}), _state(Path(path))
@@ -44,11 +47,11 @@ class Inputs:
     def check(self, label: str, paths: list[str]) -> None:
         """Raise UserError where an input is neither what dvc.lock records nor what a script by hand left."""
         lock = read_yaml(Path("dvc.lock")) if Path("dvc.lock").exists() else {}
-        outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
+        outs = [out for stage in recorded_stages(lock, "dvc.lock").values() for out in stage.get("outs", [])]
         recorded = {out["path"]: out.get("md5") for out in outs}
         for path in paths:
             made = self.known.get(path, {}).get("made")
-            wanted = {each for each in (recorded.get(path), made) if each}
+            wanted = [each for each in (recorded.get(path), made) if each]
             if wanted and Path(path).exists() and self._md5(path) not in wanted:
                 raise UserError(
                     f"{label}: {path} is not what {'dvc.lock records' if not made else 'its stage left'}; "

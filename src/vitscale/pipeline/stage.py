@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vitscale.base.digests import digest, md5
-from vitscale.base.errors import UserError, device_memory
+from vitscale.base.endings import in_words
+from vitscale.base.errors import UserError
 from vitscale.base.files import locked, write_bytes
 from vitscale.base.processes import PROCESSES, RANK
 from vitscale.pipeline.consistency import check
@@ -34,10 +35,6 @@ PUT_BACK = (
 )
 # End, stage, seconds, CPU seconds of each run; ignored too, since no two take equally long.
 TIMINGS = Path("timings.csv")
-SMALLER = (
-    "lower the recipe's batch_size, or compute a batch in parts, one after the other: "
-    "recipes.<name>.accumulate: 2"
-)
 
 
 class Stage:
@@ -155,17 +152,10 @@ def release_states(label: str) -> None:
             note.unlink(missing_ok=True)
 
 
-def _say(error: BaseException) -> str:
-    if isinstance(error, OSError) and not isinstance(error, UserError):
-        what = f"{error.filename or 'writing an output'}: {error.strerror or error}"
-        return f"{what}; make room or mend the permissions, then run it again"
-    return str(error)
-
-
 def run(main: Callable[[Stage], None], script: str) -> None:
     """Run a stage script: `script` is its `__file__`, its one argument the entry's key."""
     started, cpu = time.monotonic(), time.process_time()
-    try:
+    with in_words():
         stage = Stage(Path(script).stem, sys.argv[1] if len(sys.argv) > 1 else None)
         with locked(STATE / "locks" / stage.label, "put the repository on another one"):
             for old in [
@@ -192,14 +182,3 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 f"{time.strftime('%Y-%m-%dT%H:%M:%S')},{stage.label},{time.monotonic() - started:.1f},"
                 f"{time.process_time() - cpu:.1f}\n"
             )
-    except (UserError, OSError) as error:
-        sys.exit("\n".join(f"error: {line}" for line in _say(error).splitlines()))
-    except KeyboardInterrupt as stop:
-        print(f"\n{str(stop) or 'stopped; run it again'}", file=sys.stderr)
-        sys.exit(130)
-    except (MemoryError, RuntimeError) as error:
-        if said := device_memory(error):
-            sys.exit(f"error: out of device memory ({said}); {SMALLER}")
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            sys.exit(f"error: out of memory; {SMALLER}")
-        raise

@@ -3,23 +3,71 @@
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
-from vitscale.base.files import write_bytes
+from vitscale.base.errors import UserError
+from vitscale.base.files import parse_json, write_bytes
+
+AGAIN = "`dvc repro` makes it again, `dvc checkout` and git bring it back"
 
 
-def parse_metrics(content: bytes) -> dict:
-    """Return the figures that a metrics file's text holds."""
-    return json.loads(content)
+class _Known(BaseModel):
+    """What figures must be, where they are there; others may be anything."""
+
+    accuracy: FiniteFloat = 0.0
+    ci95_low: FiniteFloat = 0.0
+    ci95_high: FiniteFloat = 0.0
+    ece: FiniteFloat = 0.0
+    validation_accuracy: FiniteFloat = 0.0
+    parameters: int = 0
+    train_images: int = 0
+    best_epoch: int = 0
+    test_labels_sha256: list[str] = []
+    weights_sha256: list[str] = []
+    predicted: dict[str, list[int] | list[list[int]]] = {}
+    epochs: list[dict[str, float | None]] = []
+    trainings: list[dict] = []
+
+
+class Figures(dict):
+    """A metrics file's figures; one that isn't there is an error of that file, `name`."""
+
+    def __init__(self, name: str, content: dict) -> None:
+        super().__init__(content)
+        self.name = name
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise UserError(f"{self.name} has no {key}; {AGAIN}")
+
+    def __or__(self, other: dict) -> "Figures":
+        return Figures(self.name, {**self, **other})
+
+
+def parse_metrics(content: bytes, name: str) -> Figures:
+    """Return the figures that a metrics file's text holds.
+
+    Raises UserError, with the file's name, where it is damaged or a figure is none.
+    """
+    found = parse_json(content, name, dict, AGAIN)
+    if not found:  # a table would take it for a row that hasn't run
+        raise UserError(f"{name} is damaged (it holds no figures); {AGAIN}")
+    try:
+        _Known.model_validate(found)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"][:3]))
+        raise UserError(f"{name} is damaged ({key}: {fault['msg']}); {AGAIN}") from None
+    return Figures(name, found)
 
 
 def read_metrics(path: Path) -> dict | None:
-    """Return a metrics file's figures, or None where it has not been run."""
-    return parse_metrics(path.read_bytes()) if path.exists() else None
+    """Return a metrics file's figures, or None where it has not been run. Raises UserError as above."""
+    return parse_metrics(path.read_bytes(), str(path)) if path.exists() else None
 
 
 def figures_in(folder: Path) -> Callable[[str], dict | None]:
@@ -34,9 +82,19 @@ def write_csv(path: Path, header: list[str], rows: Iterable[list]) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
-def parse_csv(content: bytes) -> list[dict[str, str]]:
-    """Return a table's lines by its header."""
-    return list(csv.DictReader(io.StringIO(content.decode())))
+def parse_csv(content: bytes, name: str, **columns: Callable[[str], object]) -> list[dict]:
+    """Return a table's lines by its header; `columns` it must have, and they turn its texts into values.
+
+    Raises UserError, with the file's name, where it is no such table.
+    """
+    try:
+        lines: list[dict] = list(csv.DictReader(io.StringIO(content.decode()), strict=True))
+        for line in lines:
+            line.update({column: read(line[column]) for column, read in columns.items()})
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        said = f"no column {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{name} is damaged ({said}); {AGAIN}") from None
+    return lines
 
 
 def by_class(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> dict[str, list | dict]:
@@ -53,9 +111,17 @@ def by_class(labels: np.ndarray, predicted: np.ndarray, classes: list[str]) -> d
 
 
 def hits(figures: dict) -> np.ndarray:
-    """Return which test images a row got right (trainings, n), class by class, from its metrics."""
-    each = [
-        np.atleast_2d(np.array(numbers, dtype=int)) == i
-        for i, numbers in enumerate(figures["predicted"].values())
-    ]
-    return np.concatenate(each, axis=1)
+    """Return which test images a row got right (trainings, n), class by class, from its metrics.
+
+    Raises UserError where its trainings have other numbers of images.
+    """
+    try:
+        each = [
+            np.atleast_2d(np.array(numbers, dtype=int)) == i
+            for i, numbers in enumerate(figures["predicted"].values())
+        ]
+        return np.concatenate(each, axis=1)
+    except (ValueError, OverflowError) as error:
+        raise UserError(
+            f"{getattr(figures, 'name', 'a row')} is damaged (predicted: {error}); {AGAIN}"
+        ) from None
