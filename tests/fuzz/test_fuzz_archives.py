@@ -1,36 +1,14 @@
 """Archives of images, and files of labels in them."""
 
-import io
 import tempfile
-import zipfile
 from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
 
-from archives import make_set, members_of, write_zip
+from fuzz_archives import FILES, MEMBERS, ODD, zipped
 from fuzzing import accepted, damaged, damages, fuzz
-from layouts import write_tar
 from vitscale.data.sources import SPLITS, Download, bring
-
-MEMBERS = members_of(make_set(count=1, size=4), kind="BMP")
-
-
-def contents() -> dict[str, bytes]:
-    """Return a small data set in each form of archive."""
-    found = {}
-    with tempfile.TemporaryDirectory() as name:
-        for form, mode in ((".tar", ""), (".tar.gz", "gz")):
-            write_tar(Path(name) / "a", MEMBERS, mode)
-            found[form] = (Path(name) / "a").read_bytes()
-        for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
-            write_zip(Path(name) / "a", MEMBERS, compression)
-            found[f"{compression}.zip"] = (Path(name) / "a").read_bytes()
-    return found
-
-
-FILES = contents()
-ODD = ["../out.png", "/out.png", "a\\..\\b.png", "train/cat/\0.png", "train/\n/1.png", "train/cat/" + "x" * 300 + ".png", "train/cat/1.png/2.png", "", "train/cat/\u202e.png", "train//1.png"]  # fmt: skip
 
 
 def imported(form: str, content: bytes) -> None:
@@ -70,11 +48,7 @@ def made(draw) -> tuple[str, bytes]:
     more = draw(
         st.dictionaries(names, st.sampled_from([b"", b"GIF89a", MEMBERS["train/cat/0000.png"]]), max_size=4)
     )
-    members, buffer = MEMBERS | more, io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in members.items():
-            archive.writestr((name or "?").encode(errors="replace").decode(), content)
-    return ".zip", buffer.getvalue()
+    return ".zip", zipped(MEMBERS | more)
 
 
 @fuzz(made(), 60)
