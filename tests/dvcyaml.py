@@ -27,7 +27,7 @@ def leaves(content, prefix=""):
             yield f"{prefix}{name}", value
 
 
-# What can't change an output: errors, endings and progress only show, the schema only rejects, what is fetched is held against its
+# What can't change an output: errors, endings and progress only show, the schema and the limits only reject, what is fetched is held against its
 # pin, the watch only ends, and an __init__ has nothing but a docstring (vitscale's own says how threads wait).
 HARMLESS = {
     f"src/vitscale/{name}.py"
@@ -37,6 +37,7 @@ HARMLESS = {
         "base/progress",
         "base/answers",
         "base/fetch",
+        "base/limits",
         "pipeline/schema",
         "pipeline/consistency",
         "runtime/watch",

@@ -48,13 +48,14 @@ while program is None:
             os.dup2(file, number)
         # Fresh ones: those of the server may be files, where this one's are pipes.
         sys.stdout, sys.stderr = (open(number, "w", 1, closefd=False) for number in (1, 2))
-        folder, program, arguments, environment, largest = json.loads(message)
+        folder, program, arguments, environment, limits = json.loads(message)
     caller.close()
 os.chdir(folder)
 os.environ.clear()
 os.environ.update(environment)
 code = 1
 try:
+    resource.setrlimit(resource.RLIMIT_AS, limits[1])
     if program == "dvc":
         sys.argv[:] = ["dvc", *arguments]
         sys.exit(dvc.cli.main())
@@ -67,7 +68,7 @@ try:
             name = "@".join([os.path.basename(arguments[0]).removesuffix(".py"), *arguments[1:]])
             told = environment.get("DVC_STAGE", "").rpartition(":")[2]
             file.write((told if told.startswith(name + "@") else name) + "\\n")
-        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits[0])
         sys.argv[:], sys.path[0] = arguments, os.path.dirname(os.path.abspath(arguments[0]))
         runpy.run_path(arguments[0], run_name="__main__")
     code = 0
@@ -87,7 +88,7 @@ import json, os, resource, socket, sys
 program, arguments = os.path.basename(sys.argv[0]), [each for each in sys.argv[1:] if each != "-u"]
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect({address!r})
-    message = os.getcwd(), program, arguments, dict(os.environ), resource.getrlimit(resource.RLIMIT_FSIZE)
+    message = os.getcwd(), program, arguments, dict(os.environ), [resource.getrlimit(each) for each in (resource.RLIMIT_FSIZE, resource.RLIMIT_AS)]
     socket.send_fds(server, [json.dumps(message).encode()], [0, 1, 2])
     code = int(server.recv(8))
 if code < 0:

@@ -3,7 +3,8 @@
 dvc.lock has to hold the very values that a stage was given. PyYAML reads version 1.1, where `040` is 32,
 `1:30` is 90, `off` is false and `1e-05` (what `dvc exp run -S lr=1e-5` writes) is a string. Its parser in C
 is fifteen times as fast as ruamel.yaml's; so the parser is PyYAML's, and what a value is follows ruamel.yaml.
-A test holds the two against each other. What they read differently all the same is refused.
+A test holds the two against each other. What they read differently all the same is refused, and so is, before
+anything is built, what would take seconds or gigabytes: a pull request may bring any file.
 """
 
 import re
@@ -14,7 +15,14 @@ from typing import Any
 
 import yaml
 
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, brief
+from vitscale.base.files import hold_size, read_small
+
+# The longest params.yaml here, of 40 rows, has 24 kB; the longest dvc.lock 1 MB for 210 stages.
+MOST_BYTES, MOST_OF_LOCK = 1 << 20, 16 << 20
+BYTES_EACH = 10  # fewer for each value than in any file here, aliases counted as all that they stand for
+DEEPEST = 50  # dvc.yaml has 7; at thousands the parser in C overflows its stack
+LONGEST = 4096  # characters of a value: the longest path that Linux takes
 
 TAG = "tag:yaml.org,2002:"
 DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -66,9 +74,13 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                 raise ValueError(f"line {line}: a key must be a plain value")
             no_value = key.tag in (TAG + "merge", TAG + "value")
             name = key.value if no_value else self.construct_object(key, deep=True)
+            if isinstance(name, int) and abs(name) >> 60:  # of larger ones any number has the same hash
+                raise ValueError(f"line {line}: a key of more than 60 bits")
             if name in lines:
                 where = f"line {line}" if lines[name] == line else f"lines {lines[name]} and {line}"
-                raise ValueError(f"the key {key.value} stands twice, in {where}; delete one of them")
+                raise ValueError(
+                    f"the key {brief(key.value)[1:-1]} stands twice, in {where}; delete one of them"
+                )
             lines[name] = line
 
 
@@ -108,7 +120,9 @@ def _add(kind: str, build: Callable[[str], Any]) -> None:
         try:
             return build(text)
         except (ValueError, LookupError):
-            raise ValueError(f"line {node.start_mark.line + 1}: {text!r} can't be read as {kind}") from None
+            raise ValueError(
+                f"line {node.start_mark.line + 1}: {brief(text)} can't be read as {kind}"
+            ) from None
 
     _Loader.add_constructor(TAG + kind, construct)
 
@@ -119,27 +133,65 @@ for kind, build in (("bool", _boolean), ("int", _integer), ("float", _number), (
     _add(kind, build)
 
 
+def _hold_limits(text: str, name: str, most: int) -> None:
+    """Raise UserError where a text's values, once built, would be too many, too long or too deep."""
+
+    def refuse(what: str) -> UserError:
+        return UserError(f"{name}: line {event.start_mark.line + 1} {what}")  # type: ignore[union-attr]
+
+    total, sizes = 0, dict[str | None, int]()  # of what an anchor names
+    above: list[tuple[str | None, int]] = []  # anchors, and how many values stood before
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in above):
+                raise refuse(f"has *{brief(event.anchor)[1:-1]} inside of what it stands for")
+            total += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            sizes[event.anchor] = 1
+            if len(event.value) > LONGEST:
+                raise refuse(f"has a value of {len(event.value)} characters, more than {LONGEST}")
+        elif isinstance(event, yaml.CollectionStartEvent):
+            above.append((event.anchor, total))
+            total += 1
+            if len(above) > DEEPEST:
+                raise refuse(f"has values nested more than {DEEPEST} deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = above.pop()
+            sizes[anchor] = total - before
+        if total > most:
+            raise refuse(f"goes beyond {most} values, an alias counted as all that it stands for")
+
+
 def read_yaml(path: Path) -> dict:
-    """Return a YAML file's mapping. Raises UserError where the file is absent or is no mapping."""
+    """Return a YAML file's mapping. Raises UserError where the file is absent, too large or no mapping."""
     try:
-        return parse_yaml(path.read_bytes(), str(path))
+        return parse_yaml(read_small(path, _most_bytes(str(path))), str(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; run this in a folder that has one") from error
+
+
+def _most_bytes(name: str) -> int:
+    return MOST_OF_LOCK if "dvc.lock" in name else MOST_BYTES
 
 
 def parse_yaml(text: bytes, name: str) -> dict:
     """Return the mapping that a YAML file's text holds.
 
-    Raises UserError, with the file's name, where it holds none.
+    Raises UserError, with the file's name, where it holds none, or is beyond one of the limits above.
     """
+    most = _most_bytes(name)
+    hold_size(name, len(text), most)
     try:
         decoded = text.decode("utf-8-sig")
         if found := OF_OTHER_VERSIONS.search(decoded):
             line = decoded.count("\n", 0, found.start()) + 1
             raise ValueError(f"line {line}: {found[0]!r} can't stand here; DVC reads it otherwise")
+        _hold_limits(decoded, name, most // BYTES_EACH)
         content = yaml.load(decoded, Loader=_Loader)  # a SafeLoader: builds plain values only
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())  # with a tag in it, as long as that may be
+        raise UserError(f"{name} is not valid YAML: {reason[:500]}") from error
     if not isinstance(content, dict):
         raise UserError(f"{name} holds no mapping of names to values")
     return content

@@ -17,6 +17,15 @@ def shown(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def brief(value: object) -> str:
+    """Return a value as it stands in Python, in one line of at most 80 characters."""
+    try:
+        text = shown(repr(value))
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
 def device_memory(error: BaseException) -> str:
     """Return the line in which an error says that a GPU's memory was short; "" where it says something else.
 

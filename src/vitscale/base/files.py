@@ -24,6 +24,27 @@ OF_TRAINING = re.compile(r"([a-z]+@[A-Za-z0-9_-]+-[0-9a-f]{32})\.(pt|pt\.[0-9a-f
 Kind = TypeVar("Kind", dict, list)
 
 
+def hold_size(name: object, size: int, most: int) -> None:
+    """Raise UserError where a file has more bytes than are read of its kind."""
+    if size > most:
+        raise UserError(f"{name} has {size} bytes, more than the {most} that are read of it")
+
+
+def read_small(path: Path, most: int) -> bytes:
+    """Return the content of a file that should be small.
+
+    Raises UserError where it has more than `most` bytes, or is a pipe or device, which may have no end.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path} is no file but a pipe, socket or device; put a file in its place")
+    with open(path, "rb") as file:
+        hold_size(path, os.fstat(file.fileno()).st_size, most)
+        content = file.read(most + 1)
+    hold_size(path, len(content), most)
+    return content
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and through to the disk; folders above it are made.
 

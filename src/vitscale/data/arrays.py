@@ -61,9 +61,10 @@ def load_split(folder: Path) -> Split:
         if fault := _fault(split, name == "features.npy"):
             raise ValueError(fault)
         return split
-    except (OSError, ValueError, EOFError, RecursionError) as error:
+    except Exception as error:  # of a damaged header numpy raises whatever its parser does, MemoryError too
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{folder} holds no usable split ({error}); `dvc checkout` brings outputs back"
+            f"{folder} holds no usable split ({reason}); `dvc checkout` brings outputs back"
         ) from error
 
 

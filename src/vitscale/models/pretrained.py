@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vitscale.base.digests import digest
 from vitscale.base.entries import Weights
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, shown
 from vitscale.base.fetch import fetch as fetch_file
 from vitscale.models import checkpoints, hub_config, timm_config, torchvision_weights
 from vitscale.models.hub_names import TIMM_VIT, TRANSFORMERS_VIT, resnet_state, vit_state
@@ -215,7 +215,7 @@ def _hub_files(folder: Path, key: str, entry: Weights) -> str:
 
 def one_line(error: Exception) -> str:
     """Return an error's text as a line; names in a file may be as long as they like."""
-    text = " ".join(str(error).split())
+    text = shown(" ".join(str(error).split()))
     return text if len(text) < 500 else text[:500] + "…"
 
 
@@ -275,4 +275,4 @@ def fetch(key: str, entry: Weights) -> tuple[ModelConfig, dict[str, Tensor], str
     try:
         return checked(content, state), state, found
     except ValueError as error:
-        raise UserError(f"weights.{key}: {entry.name} {error}") from error
+        raise UserError(f"weights.{key}: {entry.name} {one_line(error)}") from error

@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from vitscale.base.errors import UserError, shown
+from vitscale.base.errors import UserError, brief, shown
+from vitscale.base.limits import vit_fault
 from vitscale.pipeline.schema import Params, Row, Training, Vit
 
+LINES = 100  # of faults that are said at once
 KINDS = {
     "download": ["cifar10", "cifar100", "digits", "imagefolder", "tinyimagenet"],
     "weights": ["huggingface", "torchvision"],
@@ -82,6 +84,9 @@ def _of_models(params: Params) -> Iterator[str]:
                 yield f"models.{name}.patch_size: {misfit}"
             if model.dim % model.heads:
                 yield f"models.{name}.heads: {model.heads} doesn't divide dim {model.dim}"
+            sizes = ("image_size", "patch_size", "dim", "depth", "mlp_dim")
+            if fault := vit_fault(**{each: getattr(model, each) for each in sizes}):
+                yield f"models.{name}: {fault}"
             if model.positions == "sincos" and model.dim % 4:
                 yield f"models.{name}.dim: {model.dim} is no multiple of 4, which sincos positions need"
 
@@ -122,7 +127,7 @@ NAMES = "letters, digits, _ and - only, doesn't begin with -, and has at most 10
 
 def _line(error: ErrorDetails) -> str:
     """Say a pydantic error as `key: what is allowed (is: what stands there)`."""
-    key = [shown(str(part))[:100] for part in error["loc"]]
+    key = [shown(str(part))[:80] for part in error["loc"]]
     if len(key) > 2 and key[2] in KINDS.get(
         key[0], []
     ):  # pydantic names the chosen kind of an entry between its name and its field
@@ -141,7 +146,7 @@ def _line(error: ErrorDetails) -> str:
         case "union_tag_invalid" | "union_tag_not_found":
             kind = error["ctx"]["discriminator"].strip("'")
             return f"{'.'.join(key)}.{kind}: must be one of {', '.join(KINDS[key[0]])}"
-    return f"{'.'.join(key)}: {error['msg'][0].lower()}{error['msg'][1:]} (is: {error['input']!r})"
+    return f"{'.'.join(key)}: {error['msg'][0].lower()}{error['msg'][1:]} (is: {brief(error['input'])})"
 
 
 def check(content: dict) -> None:
@@ -150,5 +155,7 @@ def check(content: dict) -> None:
         faults = list(mismatches(Params.model_validate(content)))
     except ValidationError as error:
         faults = [_line(fault) for fault in error.errors()]
+    if len(faults) > LINES:
+        faults[LINES:] = [f"and {len(faults) - LINES} more faults"]
     if faults:
         raise UserError("\n".join(f"params.yaml: {fault}" for fault in faults))

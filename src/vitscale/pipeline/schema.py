@@ -6,23 +6,44 @@ It has no defaults, but for two keys that may be left out, and changes nothing: 
 here can't change a result, and no stage lists this file among its `deps`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from vitscale.base import limits
 
 # Names become parts of file names, which may have 255 bytes; and arguments, where a - in front is an option.
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
 HUB_NAME = r"^[\w-][\w.-]*/[\w-][\w.-]*$"
 COMMIT = r"^[0-9a-f]{40}$"
 
+Kind = TypeVar("Kind")
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# What stands in tables and names licenses, and a path: as long as Linux takes them.
+Words = Annotated[str, StringConstraints(max_length=255)]
+File = Annotated[str, StringConstraints(max_length=4096)]
+
+# Each number has an upper bound: generous for what anybody trains, and such that what it asks for ends. Those
+# of models stand in `base.limits`, since a config.json is held against them too.
+MANY = 1000  # entries of a section (each is a stage, and DVC takes minutes for as many), seeds, sizes
 Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the sum of two is a seed of torch's
+Side = Annotated[int, Field(ge=1, le=limits.SIDE)]
+Dim = Annotated[int, Field(ge=1, le=limits.DIM)]  # of heads too, which divide it
+MlpDim = Annotated[int, Field(ge=1, le=limits.MLP_DIM)]
+Depth = Annotated[int, Field(ge=1, le=limits.DEPTH)]
+Padding = Annotated[int, Field(ge=0, le=1024)]  # pixels; a quarter of the largest side
+Alpha = Annotated[float, Field(ge=0, le=1000)]  # of a beta distribution; beyond, every draw is a half
+Batch = Annotated[int, Field(ge=1, le=131_072)]  # images; ResNet-50 has been trained with 81,920
+Epochs = Annotated[int, Field(ge=1, le=100_000)]  # each has its line in metrics/history: 20 MB
+Warmup = Annotated[float, Field(ge=0, le=100_000)]  # epochs
+Lr = Annotated[float, Field(gt=0, le=1000)]  # LARS goes up to 50
+LrScale = Annotated[float, Field(gt=0, le=1e6)]  # from 1e-3, the largest rate above
+Decay = Annotated[float, Field(ge=0, le=1000)]  # times a rate of 1e-3: all of a weight, at each step
+Norm = Annotated[float, Field(ge=0, le=1e9)]  # of gradients; beyond, nothing is ever clipped
+Images = Annotated[int, Field(ge=1, le=10**12)]  # LAION-5B has 5.9e9
 
 
 def _unique(values: list[int]) -> list[int]:
@@ -33,10 +54,22 @@ def _unique(values: list[int]) -> list[int]:
 
 def _seeds(value: object) -> object:
     each = value if isinstance(value, list) else [value]
-    good = all(type(seed) is int and 0 <= seed < 2**63 for seed in each)
+    good = len(each) <= MANY and all(type(seed) is int and 0 <= seed < 2**63 for seed in each)
     if not good or not each or len(set(each)) < len(each):
-        raise ValueError("must be a whole number from 0 on, or a list of different ones")
+        raise ValueError(
+            f"must be a whole number from 0 to {2**63 - 1}, or a list of at most {MANY} different ones"
+        )
     return value
+
+
+def _not_many(value: object) -> object:
+    """Refuse a section before each of its entries is looked at, which takes seconds and gigabytes."""
+    if isinstance(value, dict) and len(value) > MANY:
+        raise ValueError(f"{len(value)} entries, more than {MANY}")
+    return value
+
+
+Section = Annotated[dict[Name, Kind], Field(max_length=MANY), BeforeValidator(_not_many)]
 
 
 class Entry(BaseModel):
@@ -57,20 +90,22 @@ class Cifar(Entry):
 
 class Digits(Entry):
     source: Literal["digits"]
-    classes: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=2), AfterValidator(_unique)]
+    classes: Annotated[
+        list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=2, max_length=10), AfterValidator(_unique)
+    ]
     sha256: Fingerprints
 
 
 class TinyImageNet(Entry):
     source: Literal["tinyimagenet"]
-    image_size: Count
+    image_size: Side
     sha256: Fingerprints
 
 
 class ImageFolder(Entry):
     source: Literal["imagefolder"]
-    image_size: Count
-    labels: str | None = None  # may be left out: most have none
+    image_size: Side
+    labels: File | None = None  # may be left out: most have none
     sha256: Fingerprints
 
 
@@ -79,12 +114,12 @@ class Prepare(Entry):
 
 
 class Augment(Entry):
-    crop_padding: Annotated[int, Field(ge=0)]
+    crop_padding: Padding
     flip: bool
     trivial_augment: bool
     erasing: Annotated[float, Field(ge=0, le=1)]
-    mixup: NotNegative
-    cutmix: NotNegative
+    mixup: Alpha
+    cutmix: Alpha
 
 
 class Model(Entry):
@@ -93,12 +128,12 @@ class Model(Entry):
 
 class Vit(Model):
     architecture: Literal["vit"]
-    image_size: Count
-    patch_size: Count
-    dim: Count
-    depth: Count
-    heads: Count
-    mlp_dim: Count
+    image_size: Side
+    patch_size: Side
+    dim: Dim
+    depth: Depth
+    heads: Dim
+    mlp_dim: MlpDim
     pool: Literal["class", "mean"]
     positions: Literal["learned", "sincos"]
     dropout: Rate
@@ -107,19 +142,19 @@ class Vit(Model):
 
 class ResNet18(Model):
     architecture: Literal["resnet18"]
-    image_size: Count
+    image_size: Side
     stem: Literal["cifar", "imagenet"]
 
 
 class Recipe(Entry):
-    batch_size: Count
-    weight_decay: NotNegative
-    warmup_epochs: NotNegative
+    batch_size: Batch
+    weight_decay: Decay
+    warmup_epochs: Warmup
     label_smoothing: Rate
-    clip_norm: NotNegative
+    clip_norm: Norm
     ema_decay: Rate
     compile: bool
-    accumulate: Count = 1  # may be left out: most batches fit into memory whole
+    accumulate: Batch = 1  # may be left out: most batches fit into memory whole
 
 
 class AdamW(Recipe):
@@ -140,12 +175,12 @@ class Sgd(Recipe):
 
 class HuggingFace(Entry):
     source: Literal["huggingface"]
-    name: Annotated[str, StringConstraints(pattern=HUB_NAME)]
+    name: Annotated[str, StringConstraints(pattern=HUB_NAME, max_length=96)]  # the hub takes no longer ones
     revision: Annotated[str, StringConstraints(pattern=COMMIT)]
     hub_sha256: Sha256 | None
     sha256: Sha256 | None
     data: Name
-    license: str
+    license: Words
 
 
 # Those of torchvision's that our models can express: its DEFAULT, which moves, is none.
@@ -169,7 +204,7 @@ class Torchvision(Entry):
     name: TorchvisionName
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
     data: Name
-    license: str
+    license: Words
 
 
 class Named(Entry):
@@ -180,9 +215,9 @@ class Training(Entry):
     fraction: Share
     recipe: Name
     augment: Name
-    sizes: list[Count]
-    epochs: Count
-    lr_scale: Positive
+    sizes: Annotated[list[Side], Field(max_length=MANY)]
+    epochs: Epochs
+    lr_scale: LrScale
 
 
 class Pretrain(Training):
@@ -195,31 +230,29 @@ class Row(Training):
     seed: Annotated[object, AfterValidator(_seeds)]  # several: a training each
     start: Name
     protocol: Literal["full", "linear_probe"]
-    inputs: Annotated[str, StringConstraints(pattern=f"^(prepared|features/{NAME})$")]
+    inputs: Annotated[str, StringConstraints(pattern=f"^(prepared|features/{NAME})$", max_length=255)]
 
 
 class Published(Entry):
     accuracy: Share
     protocol: Literal["full", "linear_probe"]
-    images: Count
+    images: Images
 
 
 class Params(Entry):
-    lr: Positive
+    lr: Lr
     seed: Seed
     split_seed: Seed
     precision: Literal["auto", "bfloat16", "float16", "float32"]
     target: Name
-    download: dict[
-        Name, Annotated[Cifar | Digits | ImageFolder | TinyImageNet, Field(discriminator="source")]
-    ]
-    prepare: dict[Name, Prepare]
-    augment: dict[Name, Augment]
-    models: dict[Name, Annotated[Vit | ResNet18, Field(discriminator="architecture")]]
-    recipes: dict[Name, Annotated[AdamW | Muon | Sgd, Field(discriminator="optimizer")]]
-    pretrain: dict[Name, Pretrain]
-    weights: dict[Name, Annotated[HuggingFace | Torchvision, Field(discriminator="source")]]
-    features: dict[Name, Named]
-    rows: dict[Name, Row]
-    published: dict[Name, Published]
-    scaling: dict[Name, Named]
+    download: Section[Annotated[Cifar | Digits | ImageFolder | TinyImageNet, Field(discriminator="source")]]
+    prepare: Section[Prepare]
+    augment: Section[Augment]
+    models: Section[Annotated[Vit | ResNet18, Field(discriminator="architecture")]]
+    recipes: Section[Annotated[AdamW | Muon | Sgd, Field(discriminator="optimizer")]]
+    pretrain: Section[Pretrain]
+    weights: Section[Annotated[HuggingFace | Torchvision, Field(discriminator="source")]]
+    features: Section[Named]
+    rows: Section[Row]
+    published: Section[Published]
+    scaling: Section[Named]
