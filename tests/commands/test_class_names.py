@@ -18,7 +18,7 @@ HOSTILE = [
     "[fine](https://evil.example)",
     "![](https://evil.example/a.png)",
     "<!-- ",
-    "`",
+    "`a` `",
     "\\",
     "a\\|b",
     "**b** _c_ ~~d~~",
