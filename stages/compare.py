@@ -7,9 +7,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # the code of this very checkout
 
-from vitscale.base.endings import begin
+from vitscale.base.endings import begin, require_drawing
 
 begin(goes_on=True)
+require_drawing()
 
 import vl_convert
 

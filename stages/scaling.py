@@ -5,9 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # the code of this very checkout
 
-from vitscale.base.endings import begin
+from vitscale.base.endings import begin, require_drawing
 
 begin(goes_on=True)
+require_drawing()
 
 import vl_convert
 

@@ -146,6 +146,15 @@ def test_a_signal_while_packages_are_imported(name, code, words):
     assert line.startswith(words) and process.wait() == code
 
 
+@pytest.mark.parametrize("script", ["compare", "scaling"])
+def test_a_limit_under_which_no_picture_can_be_drawn(script):
+    """After all trainings V8 ends the last stage with a page of its own addresses."""
+    command = f"ulimit -v 16000000; exec {sys.executable} {ROOT}/stages/{script}.py"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    [line] = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: pictures can't be drawn under a limit of 16.4 GB")
+
+
 @pytest.mark.parametrize("script", sorted(ROOT.glob("stages/*.py")), ids=lambda path: path.stem)
 def test_every_stage_begins_so(script):
     """A script imports what is large before an error there is said in a line."""

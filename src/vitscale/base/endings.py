@@ -6,6 +6,7 @@
 import errno
 import io
 import os
+import resource
 import shlex
 import signal
 import subprocess
@@ -22,6 +23,7 @@ SMALLER = (
     "recipes.<name>.accumulate: 2"
 )
 READ_NO_MORE = 128 + signal.SIGPIPE  # the exit code of a program that this signal ends
+ADDRESSES = 72_000_000_000  # bytes: 51 GB were too few, 72 GB enough
 INSTALL = "`pip install -r requirements.txt` in the repository's root brings it"
 NO_LOCKS = "its file system has no locks; use a folder on another one"
 # What to do about an error of the system, by its number. What isn't here needs no more than its own words.
@@ -173,6 +175,16 @@ def _hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
     raise Stopped(number)
+
+
+def require_drawing() -> None:
+    """Raise UserError where a limit would have V8, which draws the pictures, end the process with a page."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < ADDRESSES:
+        raise UserError(
+            f"pictures can't be drawn under a limit of {limit / 1e9:.1f} GB of address space: V8 reserves "
+            f"{ADDRESSES / 1e9:.0f} GB, which it doesn't use; give `ulimit -v unlimited`"
+        )
 
 
 def begin(goes_on: bool = False) -> None:

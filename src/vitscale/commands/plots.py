@@ -9,6 +9,7 @@ import argparse
 import subprocess
 from pathlib import Path
 
+from vitscale.base.endings import require_drawing
 from vitscale.base.errors import UserError
 from vitscale.base.files import write_bytes
 
@@ -20,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Run the command. Raises UserError outside a checkout."""
     import vl_convert  # takes a while to start
+
+    require_drawing()
 
     found = subprocess.run(["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True)
     root = Path(found.stdout.strip())

@@ -1,5 +1,6 @@
 """The report's other parts: the stages that reran, confusion matrices, training curves."""
 
+from vitscale.base.endings import require_drawing
 from vitscale.commands.markdown import code, plain
 from vitscale.commands.report_accuracies import images_of
 from vitscale.commands.revision import Counts, Revision
@@ -81,6 +82,8 @@ def _cell(before: int, after: int) -> str:
 def picture(base: Revision, head: Revision) -> bytes | None:
     """Return the training curves that changed, before and after, as a PNG; None where none did."""
     import vl_convert  # takes a while to start
+
+    require_drawing()
 
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for side, when in ((base, "before"), (head, "after")):
