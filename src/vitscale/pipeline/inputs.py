@@ -42,7 +42,9 @@ class Inputs:
         lock = read_yaml(Path("dvc.lock")) if Path("dvc.lock").exists() else {}
         outs = [out for stage in recorded_stages(lock, "dvc.lock").values() for out in stage.get("outs", [])]
         recorded = {out["path"]: out.get("md5") for out in outs}
-        for path in paths:
+        named = {*recorded, *self.known}  # of a folder that several stages fill, each one's own
+        below = [name for name in sorted(named) if any(name.startswith(f"{path}/") for path in paths)]
+        for path in [*paths, *below]:
             made = self.known.get(path, {}).get("made")
             wanted = [each for each in (recorded.get(path), made) if each]
             if wanted and Path(path).exists() and self._md5(path) not in wanted:
