@@ -17,11 +17,15 @@ from types import FrameType
 from typing import Any
 
 from vitscale.base.errors import UserError, device_memory, shown
+from vitscale.base.processes import PROCESSES
 
+# What to do where memory is short: in a training, elsewhere, and on a device elsewhere.
 SMALLER = (
     "lower the recipe's batch_size, or compute a batch in parts, one after the other: "
     "recipes.<name>.accumulate: 2"
 )
+MORE = "give it more (`ulimit -v`, the job's limit)"
+FREE = "end what else uses the device, or take the CPU: VITSCALE_DEVICE=cpu"
 READ_NO_MORE = 128 + signal.SIGPIPE  # the exit code of a program that this signal ends
 ADDRESSES = 72_000_000_000  # bytes: 51 GB were too few, 72 GB enough
 INSTALL = "`pip install -r requirements.txt` in the repository's root brings it"
@@ -78,10 +82,13 @@ def way_out(error: OSError) -> str:
     return f"{f'{names}: ' if names else ''}{said}{f'; {known}' if known else ''}"
 
 
-def memory(error: BaseException) -> str:
-    """Return the line in which an error says that memory was short; "" where it says something else."""
+def memory(error: BaseException, trains: bool = False) -> str:
+    """Return the line in which an error says that memory was short; "" where it says something else.
+
+    Of a process that `trains` a recipe decides how much it takes.
+    """
     if said := device_memory(error):
-        return f"out of device memory ({said}); {SMALLER}"
+        return f"out of device memory ({said}); {SMALLER if trains else FREE}"
     short = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
     if not short and not (
         isinstance(error, RuntimeError | ImportError | OSError | SystemError)
@@ -89,10 +96,8 @@ def memory(error: BaseException) -> str:
     ):
         return ""
     if isinstance(error, ImportError) or _importing(error):
-        return (
-            "out of memory while Python's packages were loaded; give it more (`ulimit -v`, the job's limit)"
-        )
-    return f"out of memory; {SMALLER}"
+        return f"out of memory while Python's packages were loaded; {MORE}"
+    return f"out of memory; {SMALLER}" if trains else f"out of memory: this process needs more; {MORE}"
 
 
 def _importing(error: BaseException) -> bool:
@@ -208,5 +213,7 @@ def begin(goes_on: bool = False) -> None:
             stream.reconfigure(errors="backslashreplace")
     sys.excepthook = _hook
     for end in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(end) is signal.SIG_DFL:  # `nohup` has it ignored
+        # Python's handlers run between two lines of Python: a process that waits for others inside a
+        # collective would go on until that returns. So of several processes each ends at once, without words.
+        if PROCESSES == 1 and signal.getsignal(end) is signal.SIG_DFL:  # `nohup` has it ignored
             signal.signal(end, _stop)

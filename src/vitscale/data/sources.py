@@ -18,13 +18,15 @@ import numpy as np
 from vitscale.base.errors import UserError
 from vitscale.base.files import link, write_json
 from vitscale.base.progress import say
-from vitscale.data.containers import ENDINGS, Container, Member, Zip, content_of, find
+from vitscale.data.containers import Container, Folder, Member, Zip, content_of
 from vitscale.data.imports import Decoded, fingerprint, write_split
 from vitscale.data.layout import arrange
 from vitscale.data.official import CIFAR, TINY_IMAGENET, archive, read_cifar
 from vitscale.data.pins import NOTE, Download, read_note
+from vitscale.data.tars import Tar
 
 SPLITS = ("train", "test")
+ENDINGS = ("", ".zip", ".tar", ".tar.gz", ".tgz")  # in the order in which a mirror is asked
 
 
 @dataclass
@@ -55,6 +57,15 @@ def _digits(chosen: list[int]) -> Arrays:
     order = {split: np.concatenate([part for part, _ in parts[split]]) for split in SPLITS}
     labels = {split: np.concatenate([label for _, label in parts[split]]) for split in SPLITS}
     return Arrays([str(digit) for digit in chosen], {split: every[order[split]] for split in SPLITS}, labels)
+
+
+def find(folder: Path, name: str) -> Container | None:
+    """Return a folder's data set of that name, in whatever it comes."""
+    for ending in ENDINGS:
+        path = folder / f"{name}{ending}"
+        if path.is_dir() if ending == "" else path.is_file():
+            return Folder(path) if ending == "" else Zip(path) if ending == ".zip" else Tar(path)
+    return None
 
 
 def _mirrored(name: str) -> Container | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vitscale.base.digests import digest, md5
-from vitscale.base.endings import in_words
+from vitscale.base.endings import in_words, memory
 from vitscale.base.errors import UserError, shown
 from vitscale.base.files import OF_TRAINING, discard, locked, states, take_away, write_bytes
 from vitscale.base.processes import PROCESSES, RANK
@@ -203,6 +203,11 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 stage.finish()
                 if inputs:
                     inputs.note(stage.declared["outs"])
+            except Exception as error:
+                trains = any(name.startswith("recipes.") for name in stage.declared["params"])
+                if trains and (said := memory(error, trains)):
+                    raise UserError(said) from error
+                raise
             finally:
                 shutil.rmtree(stage.partial, ignore_errors=True)
         if RANK:
