@@ -30,7 +30,7 @@ def reruns(base: Revision, head: Revision) -> list[str]:
             for kind in ("deps", "outs")
             for side in (old, new)
         )
-        causes = ["command"] if old["cmd"] != new["cmd"] else []
+        causes = ["command"] if old.get("cmd") != new.get("cmd") else []
         causes += differing(old_params, new_params)
         causes += [path.removeprefix("../../").removeprefix("./") for path in differing(old_deps, new_deps)]
         same = "the same" if old_outs == new_outs else "changed"
