@@ -214,7 +214,7 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 shutil.rmtree(stage.partial, ignore_errors=True)
         if RANK:
             return
-        with open(TIMINGS, "a", encoding="utf-8") as log:
+        with suppress(OSError), open(TIMINGS, "a", encoding="utf-8") as log:  # its outputs are in place
             log.write(
                 f"{time.strftime('%Y-%m-%dT%H:%M:%S')},{stage.label},{time.monotonic() - started:.1f},"
                 f"{time.process_time() - cpu:.1f}\n"
