@@ -14,7 +14,7 @@ from made import CPU, preprocessing
 from networks import VIT, images, randomised
 from vitscale.base.errors import UserError
 from vitscale.commands import export as exporting
-from vitscale.commands.export import export
+from vitscale.commands.export import built_beside, export
 from vitscale.models.store import load_model
 from vitscale.training.inference import predict
 
@@ -125,6 +125,35 @@ def test_what_cant_be_exported_is_one_line(finished, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="onnxruntime gives"):
         export("vit-mean", tmp_path / "b", finished)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_what_a_killed_export_left(tmp_path):
+    """A killed export's hidden folder stays for good, one under way loses its own, or somebody's files go."""
+    left = tmp_path / ".out.vitscale-export"
+    (left / "export").mkdir(parents=True)
+    (left / "export/model.onnx").write_bytes(b"half")
+    (tmp_path / ".out.mine").mkdir()
+    with built_beside(tmp_path / "out") as part:
+        assert list(part.iterdir()) == []
+        (part / "README.md").write_text("first")
+        with (
+            pytest.raises(UserError, match="another process exports to .*out"),
+            built_beside(tmp_path / "out"),
+        ):
+            pytest.fail("two at once")
+    assert (tmp_path / "out/README.md").read_text() == "first" and not left.exists()
+    with pytest.raises(OSError), built_beside(tmp_path / "out"):
+        pass  # it has come there meanwhile
+    with pytest.raises(KeyboardInterrupt), built_beside(tmp_path / "next"):
+        raise KeyboardInterrupt
+    assert {path.name for path in tmp_path.iterdir()} == {"out", ".out.mine"}
+    (left / "export").mkdir(parents=True)
+    (left / "mine").write_text("mine")
+    with built_beside(tmp_path / "out/below"):
+        pass
+    with pytest.raises(OSError), built_beside(tmp_path / "out"):
+        pass
+    assert [path.name for path in left.iterdir()] == ["mine"]
 
 
 def test_export_command(finished, tmp_path):

@@ -8,7 +8,9 @@ import pytest
 from vitscale.base.files import write_bytes
 from works import fingerprints, make_set, members_of
 
-FULL = "(.+: )?File too large; no file may be that large: raise the shell's `ulimit -f`, or use another file system"
+FULL = (
+    ".+: File too large; no file may be that large: raise the shell's `ulimit -f`, or use another file system"
+)
 
 
 @pytest.mark.parametrize("limit", [0, 500, 20_000])

@@ -42,17 +42,17 @@ def altered(path) -> None:
         ("finetune", "vit-digits", "models/start/vit-digits", "model.safetensors"),
         ("evaluate", "vit-digits", "data/raw/digits/test", "labels.npy"),
         ("prepare", "digits", "data/raw/digits/train", "images.npy"),
-        ("compare", "", "metrics", "rows/vit-digits.json"),
+        ("compare", "", "metrics/rows/vit-digits.json", ""),
+        ("compare", "", "metrics/history/finetune/vit-digits.json", ""),
     ],
 )
 def test_a_damaged_input_is_refused(by_hand, stage, key, folder, file):
-    """A script without DVC trains on, or scores, an input with a flipped bit, and nothing says so."""
-    key = [key] if key else []
-    assert by_hand(stage, *key).returncode == 0  # the input that dvc.lock records
+    """A script without DVC trains on, scores or puts into its table an input with a flipped bit, and nothing says so."""
+    label, keys = f"{stage}@{key}".rstrip("@"), [key] if key else []
+    assert by_hand(stage, *keys).returncode == 0  # the input that dvc.lock records
     altered(by_hand.folder / folder / file)
-    done = by_hand(stage, *key)
-    label = "@".join([stage, *key])
-    assert done.returncode == 1 and done.stderr.startswith(f"error: {label}: {folder}")
+    done = by_hand(stage, *keys)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {label}: {folder} is not")
     assert len(done.stderr.splitlines()) == 1 and "`dvc checkout` brings it back" in done.stderr
 
 

@@ -3,12 +3,17 @@
 import errno
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from tiny import outputs, run
+from tiny import PARAMS, ROOT, outputs, run, write_params
 from vitscale.base.errors import UserError
 from vitscale.base.files import read_json, write_bytes
+from vitscale.commands.prune import prune
+from vitscale.commands.report_changes import reruns
+from vitscale.pipeline.graph import recorded_stages
+from vitscale.pipeline.recorded import not_run
 from vitscale.results.tables import hits, parse_csv, parse_metrics, read_metrics
 
 DAMAGES = {
@@ -96,14 +101,50 @@ def test_a_disk_that_is_full_names_the_file_itself(number, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "stages", [[1], {"a": 1}, {"a": {"outs": 3}}, {"a": {"outs": [3]}}, {"a": {"deps": [{"path": 3}]}}]
+    "stages",
+    [
+        [1],
+        {"a": 1},
+        {3: {}},
+        {"a": {"outs": 3}},
+        {"a": {"outs": [3]}},
+        {"a": {"deps": [{"path": 3}]}},
+        {"a": {"outs": [{"path": "b", "md5": 3}]}},
+        {"a": {"params": [3]}},
+        {"a": {"params": {"params.yaml": 3}}},
+        {"a": {"params": {"params.yaml": {3: 4}}}},
+    ],
 )
 def test_a_lock_of_another_shape(stages):
     """A dvc.lock that was edited or merged by hand ends in a traceback of `prune`, of `report`, of a script by hand."""
-    from vitscale.pipeline.graph import recorded_stages
-
     with pytest.raises(UserError, match=r"dvc\.lock is damaged; `git checkout dvc\.lock`"):
         recorded_stages({"stages": stages}, "dvc.lock")
+
+
+def test_a_lock_without_hashes(tmp_path):
+    """What DVC takes, an output of which dvc.lock has no hash, ends `prune` or `report` in a traceback, or is deleted."""
+    pipeline, params = {"vars": [], "stages": {"a": {"deps": ["b"], "outs": ["c"]}}}, dict(PARAMS)
+    bare = {"deps": [{"path": "b"}], "outs": [{"path": "c"}]}
+    lock = recorded_stages({"stages": {"a": bare, "finetune@gone": {"outs": [{"path": "c"}]}}}, "dvc.lock")
+    assert not_run(pipeline, params, lock, {"c": "1"}.get) == ["a: c is not what its run left"]
+    sides = [SimpleNamespace(stages={"a": each}) for each in (bare, bare | {"outs": []})]
+    assert reruns(*sides)[-1] == "| a | run again | changed |"
+
+    for name in ("dvc.yaml", "root.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    left = tmp_path / "metrics/rows/gone.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("mine")
+    write_params(tmp_path)
+    outs = [{"path": "metrics/rows/gone.json"}]
+    (tmp_path / "dvc.lock").write_text(
+        json.dumps({"schema": "2.0", "stages": {"evaluate@gone": {"outs": outs}}})
+    )
+    assert prune(tmp_path, dry=False) == [
+        "dvc.lock: evaluate@gone",
+        f"{left} stays: it is not what evaluate@gone left",
+    ]
+    assert left.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +164,7 @@ def test_compare_by_hand_on_damaged_figures(name, content, done, forked, tmp_pat
     """`compare` by hand ends in a traceback where DVC hasn't seen a damaged file, or takes half of its table away."""
     folder = shutil.copytree(done, tmp_path / "repo", symlinks=True)
     (folder / name).write_bytes(content)
+    (folder / "dvc.lock").unlink()  # by which it would be refused unread
     before = outputs(folder)
     result = run("python", "stages/compare.py", cwd=folder, check=False)
     [line] = result.stderr.splitlines()

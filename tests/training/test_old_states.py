@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vitscale.base import files
+from vitscale.base.errors import UserError
 from vitscale.base.files import lock
 from vitscale.training import checkpoint as checkpoint_module
 from vitscale.training.checkpoint import KEEP_DAYS, checkpoint_for
@@ -111,6 +112,26 @@ def test_what_vanishes_or_is_somebody_elses_fails_no_training(folder, monkeypatc
 
     monkeypatch.setattr(Path, call, failing)
     train()
+
+
+@pytest.mark.parametrize("error", [PermissionError("no"), UserError("no locks")], ids=["refused", "no locks"])
+def test_a_lock_that_is_refused_keeps_its_training_alone(folder, monkeypatch, error):
+    """A training that is over fails, or leaves the other old states, since the system refuses one state's lock."""
+    other, real = f"finetune@z-{'d' * 32}.pt", checkpoint_module.lock
+    (folder / other).write_bytes(b"")
+    age(folder / other, KEEP_DAYS + 1)
+    refused = []
+
+    def once(path, way_out):
+        if not refused:
+            refused.append(path)
+            raise error
+        return real(path, way_out)
+
+    monkeypatch.setattr(checkpoint_module, "lock", once)
+    train()
+    gone = [name for name in (f"{OLD}.pt", other) if not (folder / name).exists()]
+    assert len(gone) == 1 and gone != [refused[0].with_suffix(".pt").name]
 
 
 def test_a_training_that_is_under_way_keeps_its_state(folder):

@@ -45,6 +45,16 @@ def read_small(path: Path, most: int) -> bytes:
     return content
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error of the system name this file: of a full disk it names none, or a partial one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and through to the disk; folders above it are made.
 
@@ -53,14 +63,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(part, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException as error:
-        if isinstance(error, OSError):  # of a full disk it names no file, else the partial one
-            error.filename, error.filename2 = str(path), None
+        with naming(path):
+            with open(part, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+    except BaseException:
         with suppress(OSError):
             part.unlink()
         raise

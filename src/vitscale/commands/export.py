@@ -8,8 +8,9 @@ architecture (a ViT with one class token, ResNet-18 with the ImageNet stem), wha
 
 import argparse
 import logging
-import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
-from vitscale.base.files import write_bytes
+from vitscale.base.files import discard, lock, take_away, write_bytes
 from vitscale.commands.card import card
 from vitscale.commands.main import add_pipeline
 from vitscale.commands.predict import load_row
@@ -176,17 +177,35 @@ def export(row: str, destination: Path, pipeline: Path) -> bool:
         raise UserError(
             f"{path} and its history are not of the model in {folder}; run `dvc repro` in {pipeline}"
         )
-    with tempfile.TemporaryDirectory(
-        dir=destination.absolute().parent, prefix=f".{destination.name}."
-    ) as hidden:
-        part = Path(hidden) / "export"
-        part.mkdir()
+    with built_beside(destination) as part:
         in_transformers = write_transformers(model, part)
         write_onnx(model, part / "model.onnx")
         text = card(name, params, scores | training, model.config, in_transformers)
         write_bytes(part / "README.md", text.encode())
-        part.rename(destination)
     return in_transformers
+
+
+@contextmanager
+def built_beside(destination: Path) -> Iterator[Path]:
+    """Give a new folder, and move it to where the export is to stand once it is whole.
+
+    What an export to there has left that was killed goes first. Raises UserError where one is under way.
+    """
+    hidden = destination.absolute().with_name(f".{destination.name}.vitscale-export")
+    held, part = lock(hidden / "lock", "export to another one"), hidden / "export"
+    if held is None:
+        raise UserError(f"another process exports to {destination}; wait for it to end")
+    try:
+        take_away(part)
+        part.mkdir()
+        yield part
+        part.rename(destination)
+    finally:
+        take_away(part)
+        discard(hidden / "lock")
+        held.release()
+        with suppress(OSError):  # there is something of somebody else's in it, or the next export
+            hidden.rmdir()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -95,5 +95,5 @@ class Revision:
 
     def test_set(self, row: str) -> str | None:
         """Return the hash by which DVC knows those images, where dvc.lock has it."""
-        of_row = self.yaml("dvc.lock").get("stages", {}).get(f"evaluate@{row}", {}).get("deps", [])
-        return next((each["md5"] for each in of_row if each["path"].startswith("data/raw/")), None)
+        of_row = self.stages.get(f"evaluate@{row}", {}).get("deps", [])
+        return next((each.get("md5") for each in of_row if each["path"].startswith("data/raw/")), None)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vitscale.base.errors import UserError
-from vitscale.base.files import write_bytes, write_json
+from vitscale.base.files import naming, write_bytes, write_json
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class SplitWriter:
 
     def __init__(self, folder: Path, count: int, image_size: int, classes: list[str]):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.written = folder, 0
+        self.folder, self.path, self.written = folder, folder / "images.npy", 0
         self.labels = np.empty(count, dtype=np.int64)
-        self.file = open(folder / "images.npy", "wb")
+        self.file = open(self.path, "wb")
         shape = (count, image_size, image_size, 3)
         np.lib.format.write_array_header_1_0(
             self.file, {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -94,17 +94,15 @@ class SplitWriter:
 
     def add(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Write images (b, h, w, 3) with their labels (b,)."""
-        try:
+        with naming(self.path):
             self.file.write(np.ascontiguousarray(images).data)
-        except OSError as error:  # of a full disk, which names no file
-            error.filename = str(self.folder / "images.npy")
-            raise
         self.labels[self.written : self.written + len(labels)] = labels
         self.written += len(labels)
 
     def close(self) -> None:
         """End the split; all images must have been written."""
-        self.file.close()
+        with naming(self.path):  # its last bytes are written only now
+            self.file.close()
         assert self.written == len(self.labels), (
             f"{self.folder}: {self.written} of {len(self.labels)} images written"
         )

@@ -26,6 +26,7 @@ from PIL import Image
 from vitscale.base.cpus import cores, threads
 from vitscale.base.digests import digest
 from vitscale.base.errors import UserError, shown
+from vitscale.base.files import naming
 from vitscale.base.progress import progress, say
 from vitscale.data import decode
 from vitscale.data.arrays import SplitWriter, load_split
@@ -68,7 +69,7 @@ def _decode(chunk: Chunk) -> list[str]:
             faults.append("")
         except ValueError as error:
             faults.append(str(error))
-    with open(chunk.path, "r+b") as file:
+    with naming(chunk.path), open(chunk.path, "r+b") as file:
         file.seek(chunk.first * images[0].nbytes)
         file.write(images.data)
     return faults
@@ -113,7 +114,8 @@ class Decoded:
             self.pixels.touch()
             lines = [rules]
         del lines[1 + self.pixels.stat().st_size // self.size :]  # after a power cut
-        self.names.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        with naming(self.names):
+            self.names.write_text("\n".join([*lines, ""]), encoding="utf-8")
         self.count = len(lines) - 1
         self.places = {line: place for place, line in enumerate(lines[1:]) if line}
 
@@ -136,15 +138,15 @@ class Decoded:
 
     def _note(self, chunks: Iterable[tuple[Chunk, list[str]]]) -> Iterator[tuple[str, str]]:
         """Yield each image's line and what is wrong with it, and note where it stands."""
-        with open(self.names, "a", encoding="utf-8") as names:
-            for chunk, faults in chunks:
-                for (line, _), fault in zip(chunk.contents, faults, strict=True):
-                    if not fault:
-                        self.places[line] = self.count
-                    names.write(f"{'' if fault else line}\n")
-                    self.count += 1
-                    yield line, fault
-                names.flush()
+        for chunk, faults in chunks:
+            found = [(line, fault) for (line, _), fault in zip(chunk.contents, faults, strict=True)]
+            with naming(self.names), open(self.names, "a", encoding="utf-8") as names:
+                names.writelines("\n" if fault else f"{line}\n" for line, fault in found)
+            for line, fault in found:
+                if not fault:
+                    self.places[line] = self.count
+                self.count += 1
+                yield line, fault
 
     def add(self, container: Container, members: list[Member], name: str) -> None:
         """Decode those of a container's files that aren't yet, in its order.

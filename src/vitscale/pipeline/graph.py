@@ -47,19 +47,33 @@ def declared(pipeline: dict, parameters: dict) -> dict[str, dict[str, list[str]]
 
 
 def recorded_stages(lock: dict, name: str) -> dict[str, dict]:
-    """Return the stages of a dvc.lock's mapping by label. Raises UserError where it isn't made so."""
+    """Return the stages of a dvc.lock's mapping by label. Raises UserError where it isn't made so.
+
+    Each dependency and output has a `path`, but perhaps no `md5`: to DVC it has then changed.
+    """
     stages = lock.get("stages", {})
-    if not isinstance(stages, dict) or not all(
-        isinstance(stage, dict)
-        and all(
-            isinstance(entries, list)
-            and all(isinstance(each, dict) and isinstance(each.get("path"), str) for each in entries)
-            for entries in (stage.get("deps", []), stage.get("outs", []))
-        )
-        for stage in stages.values()
-    ):
+    if not (_named(stages) and all(map(_is_recorded, stages.values()))):
         raise UserError(f"{name} is damaged; `git checkout dvc.lock` brings it back")
     return stages
+
+
+def _named(content: Any) -> bool:
+    """Tell whether this is a mapping whose keys are all texts."""
+    return isinstance(content, dict) and all(isinstance(key, str) for key in content)
+
+
+def _is_recorded(stage: Any) -> bool:
+    """Tell whether a stage of a dvc.lock has its parameters, inputs and outputs in DVC's form."""
+    if not _named(stage) or not _named(params := stage.get("params", {})):
+        return False
+    lists = stage.get("deps", []), stage.get("outs", [])
+    if not all(map(_named, params.values())) or not all(isinstance(entries, list) for entries in lists):
+        return False
+    return all(
+        _named(each) and isinstance(each.get("path"), str) and isinstance(each.get("md5", ""), str)
+        for entries in lists
+        for each in entries
+    )
 
 
 def _declared(pipeline: dict, parameters: dict) -> dict[str, dict[str, list[str]]]:

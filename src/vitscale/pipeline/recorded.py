@@ -26,7 +26,7 @@ def not_run(
         for name in stage["params"]:
             lines += differences(label, name, had.get(name), find(params, name))
         for kind, verb in (("deps", "had"), ("outs", "left")):
-            known = {entry["path"]: entry["md5"] for entry in ran.get(kind, [])}
+            known = {entry["path"]: entry.get("md5") for entry in ran.get(kind, [])}
             for path in stage[kind]:
                 if (now := md5(path)) and now != known.get(path):
                     lines.append(f"{label}: {path} is not what its run {verb}")

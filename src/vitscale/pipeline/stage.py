@@ -51,6 +51,7 @@ class Stage:
         if self.label not in stages:
             raise UserError(_no_such(name, self.key, list(stages)))
         self.declared = stages[self.label]
+        self.made = [path for each in stages.values() for path in each["outs"]]
         self.given, self.parent = Given(self.declared, self.params), Parent(self.label)
         self.used: dict[str, set[str]] = {kind: set() for kind in self.declared}
         if name != "check":
@@ -82,6 +83,12 @@ class Stage:
         built = self.partial / path
         built.parent.mkdir(parents=True, exist_ok=True)
         return built
+
+    def inputs(self) -> list[str]:
+        """Return its dependencies that are no code, and of a folder the outputs in it that stages make."""
+        folders = [path for path in self.declared["deps"] if not path.endswith(".py")]
+        within = [path for path in self.made if any(path.startswith(f"{each}/") for each in folders)]
+        return folders + within
 
     def digest(self, *extra: object) -> str:
         """Return a hash of all that decides the outputs.
@@ -198,7 +205,7 @@ def run(main: Callable[[Stage], None], script: str) -> None:
             inputs = None if RANK or stage_of_dvc() == stage.label else Inputs(STATE / "inputs.json")
             try:
                 if inputs:
-                    inputs.check(stage.label, [path for path in stage.declared["deps"] if path[-3:] != ".py"])
+                    inputs.check(stage.label, stage.inputs())
                 main(stage)
                 stage.finish()
                 if inputs:
@@ -212,7 +219,7 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 shutil.rmtree(stage.partial, ignore_errors=True)
         if RANK:
             return
-        with open(TIMINGS, "a", encoding="utf-8") as log:
+        with suppress(OSError), open(TIMINGS, "a", encoding="utf-8") as log:  # its outputs are in place
             log.write(
                 f"{time.strftime('%Y-%m-%dT%H:%M:%S')},{stage.label},{time.monotonic() - started:.1f},"
                 f"{time.process_time() - cpu:.1f}\n"
