@@ -159,7 +159,7 @@ def test_an_encrypted_zip(mirror, tmp_path):
     for mark, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         content[content.rindex(mark) + offset] |= 1
     (mirror / "things.zip").write_bytes(content)
-    refused(tmp_path / "out", NAME, "encrypted", "password")
+    refused(tmp_path / "out", NAME, "encrypted; unpack the archive with its password")
 
 
 def test_a_zip_of_a_kind_that_nobody_unpacks(mirror, tmp_path):
