@@ -86,7 +86,7 @@ class Container:
             )
         if total > ALWAYS and total > ALWAYS + GROWTH * self.where.stat().st_size:
             raise self.fault(
-                f": with {name} it unpacks to {total} bytes, more than {GROWTH} times its size",
+                f": with {name}, of {size} bytes, it unpacks to more than {GROWTH} times its size",
                 "don't use it",
             )
 

@@ -20,8 +20,11 @@ from PIL.ImageFile import ImageFile
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder is started
 BACKGROUND = (128, 128, 128)
 MAX_BYTES = 256 << 20  # of a file
-BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF's tags
-MAX_PIXELS = 178_956_970  # twice what Pillow warns of: 512 MiB as RGB
+BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH = 258, 262, 322, 323  # TIFF's tags
+MAX_PIXELS = 178_956_970  # twice what Pillow warns of: 683 MiB, as Pillow keeps RGB
+# Pixels of a JPEG times its scans, each of which goes over all of them: 2 s. Ten scans are usual. What a
+# phone puts behind a photo, a film, has a mark of a scan by chance in each 64 KiB.
+MAX_SCANNED = 200 * MAX_PIXELS
 
 # By their names these should be images: those that are taken, and others that would be missed if left out.
 ENDINGS = (
@@ -33,6 +36,7 @@ ENDINGS = (
 # What a file begins with that has none of those names and is an image all the same.
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 HEAD = 16  # bytes that tell
+SCAN = b"\xff\xda"  # what a JPEG's scan begins with
 
 
 def is_hidden(part: str) -> bool:
@@ -53,8 +57,16 @@ def is_image(name: str, head: bytes) -> bool:
     return has_image_ending(name) or head.startswith(SIGNATURES) or boxed
 
 
-def _check(image: ImageFile) -> None:
-    """Refuse what Pillow would read otherwise than it is meant, without a word."""
+def _check(image: ImageFile, scans: int) -> None:
+    """Refuse what would take much memory or time, and what Pillow would read otherwise than it is meant."""
+    pixels = image.width * image.height
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        pixels = max(pixels, int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0)))
+    if pixels > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height}: {pixels} pixels, more than {MAX_PIXELS}")
+    if image.format in ("JPEG", "MPO") and pixels * scans > MAX_SCANNED:
+        raise ValueError(f"{pixels} pixels in {scans} scans, more than {MAX_SCANNED} together")
     rawmode = str(image.tile[0][3]) if image.format == "PNG" and "transparency" in image.info else ""
     if rawmode in ("L;2", "L;4", "I;16B", "RGB;16B"):
         raise ValueError(f"a transparent shade of {rawmode.split(';')[1].rstrip('B')} bits")
@@ -70,6 +82,11 @@ def _turn(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
 
 
+def _as(image: Image.Image, mode: str) -> Image.Image:
+    """Return an image in a mode, without another copy of one that has it."""
+    return image if image.mode == mode else image.convert(mode)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     """Return a loaded image as RGB."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
@@ -77,11 +94,11 @@ def _rgb(image: Image.Image) -> Image.Image:
     elif image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode}: numbers of unknown range")
     if image.has_transparency_data:
-        is_bmp, image = image.format == "BMP", image.convert("RGBA")
+        is_bmp, image = image.format == "BMP", _as(image, "RGBA")
         if is_bmp and image.getchannel("A").getextrema() == (0, 0):  # a channel that nobody filled
             return image.convert("RGB")
         return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
-    return image.convert("RGB")
+    return _as(image, "RGB")
 
 
 def square(content: bytes, side: int, resize: bool = True) -> np.ndarray:
@@ -98,11 +115,9 @@ def square(content: bytes, side: int, resize: bool = True) -> np.ndarray:
             warnings.catch_warnings(action="ignore"),
             Image.open(io.BytesIO(content), formats=FORMATS) as file,
         ):
-            if file.width * file.height > MAX_PIXELS:
-                raise ValueError(f"{file.width}x{file.height} pixels, more than {MAX_PIXELS}")
+            _check(file, content.count(SCAN))
             if resize and file.format in ("JPEG", "MPO"):
                 file.draft(None, (2 * side, 2 * side))
-            _check(file)
             file.load()
             _turn(file)
             image = _rgb(file)
