@@ -106,7 +106,10 @@ class Trial:
         if "Traceback" in done.stdout + done.stderr:
             return "traceback"
         if done.returncode:
-            if not any(line.lower().startswith("error: ") for line in done.stderr.splitlines()):
+            if not any(
+                line.lower().startswith("error: ") or line.endswith(" is invalid.")
+                for line in done.stderr.splitlines()
+            ):
                 return "no word"
             return "other outputs" if changed & set(has) and file not in EDITED else "told"
         if changed and self.kind == "DVC's cache":

@@ -46,9 +46,10 @@ class Inputs:
             made = self.known.get(path, {}).get("made")
             wanted = [each for each in (recorded.get(path), made) if each]
             if wanted and Path(path).exists() and self._md5(path) not in wanted:
+                keeper = f"git checkout {path}" if path.startswith("metrics/") else "dvc checkout"
                 raise UserError(
                     f"{label}: {path} is not what {'dvc.lock records' if not made else 'its stage left'}; "
-                    "`dvc checkout` brings it back, or run the stage that makes it again"
+                    f"`{keeper}` brings it back, or run the stage that makes it again"
                 )
         self._save()
 
