@@ -12,7 +12,7 @@ begin(goes_on=True)
 import numpy as np
 
 from vitscale.base.errors import UserError
-from vitscale.base.files import write_json
+from vitscale.base.files import naming, write_json
 from vitscale.data.arrays import load_split
 from vitscale.data.augment import Policy
 from vitscale.data.prepare import channel_statistics, leaked, preview, split_off, write_part
@@ -51,7 +51,9 @@ def main(stage: Stage) -> None:
     )
     policies = {name: Policy(**entry) for name, entry in stage.param("augment").items()}
     picture = preview(split, parts["train"], mean, policies, seed)
-    picture.save(stage.out(f"plots/preview/{stage.key}.png"))
+    path = stage.out(f"plots/preview/{stage.key}.png")
+    with naming(path):
+        picture.save(path)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Exported folders against our own probabilities on real photographs, and their cards."""
 
 import re
+import resource
 
 import numpy as np
 import onnxruntime
@@ -154,6 +155,19 @@ def test_what_a_killed_export_left(tmp_path):
     with pytest.raises(OSError), built_beside(tmp_path / "out"):
         pass
     assert [path.name for path in left.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(("row", "file"), [("vit", "model.safetensors"), ("vit-mean", "model.onnx")])
+def test_a_full_disk(finished, tmp_path, row, file):
+    """A disk that fills up ends an export in a traceback of safetensors, or without the file's name, or leaves a part."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises((OSError, UserError), match=f"{file}.*make room|large: .*{file}"):
+            export(row, tmp_path / "out", finished)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_export_command(finished, tmp_path):

@@ -258,6 +258,7 @@ def test_one_pipeline_at_a_time(repository, tmp_path):
     clone, inner = tmp_path / "clone", tmp_path / "clone" / "inner"
     run("git", "clone", "-q", str(repository), str(clone), cwd=tmp_path)
     inner.mkdir()
+    run("dvc", "init", "-q", "--subdir", cwd=inner)
     (inner / "metrics" / "rows").mkdir(parents=True)
     for name in ("dvc.lock", "params.yaml", "metrics/accuracy.csv", "metrics/rows/vit-digits.json"):
         shutil.copy(clone / name, inner / name)

@@ -53,7 +53,8 @@ def test_a_damaged_input_is_refused(by_hand, stage, key, folder, file):
     altered(by_hand.folder / folder / file)
     done = by_hand(stage, *keys)
     assert done.returncode == 1 and done.stderr.startswith(f"error: {label}: {folder} is not")
-    assert len(done.stderr.splitlines()) == 1 and "`dvc checkout` brings it back" in done.stderr
+    keeper = f"git checkout {folder}" if stage == "compare" else "dvc checkout"
+    assert len(done.stderr.splitlines()) == 1 and f"`{keeper}` brings it back" in done.stderr
 
 
 @pytest.mark.usefixtures("forked")
@@ -84,3 +85,14 @@ def test_without_a_lock_inputs_are_taken(by_hand):
     """A folder that never had DVC in it can't run a script."""
     (by_hand.folder / "dvc.lock").unlink()
     assert by_hand("evaluate", "vit-digits").returncode == 0
+
+
+@pytest.mark.usefixtures("forked")
+def test_what_an_entry_that_is_gone_left_is_no_input(by_hand):
+    """A row's leftovers, which enter no table and no command brings back, stop `compare`."""
+    kept = by_hand.folder / "metrics/rows/gone.json"
+    kept.write_text("{}")
+    lock = by_hand.folder / "dvc.lock"
+    gone = f"  evaluate@gone:\n    outs:\n    - path: metrics/rows/gone.json\n      md5: {'a' * 32}\n"
+    lock.write_text(lock.read_text() + gone)
+    assert by_hand("compare").returncode == 0

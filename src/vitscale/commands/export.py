@@ -17,11 +17,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
-from vitscale.base.files import discard, lock, take_away, write_bytes
+from vitscale.base.files import discard, lock, naming, take_away, write_bytes
 from vitscale.commands.card import card
 from vitscale.commands.main import add_pipeline
 from vitscale.commands.predict import load_row
@@ -99,7 +100,10 @@ def write_transformers(model: Classifier, folder: Path) -> bool:
     if theirs is None:
         return False
     wanted, classes, images = model.config.preprocessing, model.config.classes, sample_images()
-    theirs.save_pretrained(folder)
+    try:
+        theirs.save_pretrained(folder)
+    except SafetensorError as error:  # of a full disk; in Rust's words, with no number
+        raise UserError(f"{folder / 'model.safetensors'} can't be written ({error}); make room") from error
     ViTImageProcessor(
         size={"height": wanted.image_size, "width": wanted.image_size},
         resample=Image.Resampling[wanted.interpolation.upper()],
@@ -132,7 +136,8 @@ def write_onnx(model: Classifier, path: Path) -> None:
         )
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # torch writes a stack trace, with this checkout's path
-    program.save(path)
+    with naming(path):
+        program.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     parts = [
         session.run(None, {"pixel_values": part.numpy()})[0] for part in inputs.split([1, len(inputs) - 1])

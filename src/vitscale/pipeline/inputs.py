@@ -42,15 +42,14 @@ class Inputs:
         lock = read_yaml(Path("dvc.lock")) if Path("dvc.lock").exists() else {}
         outs = [out for stage in recorded_stages(lock, "dvc.lock").values() for out in stage.get("outs", [])]
         recorded = {out["path"]: out.get("md5") for out in outs}
-        named = {*recorded, *self.known}  # of a folder that several stages fill, each one's own
-        below = [name for name in sorted(named) if any(name.startswith(f"{path}/") for path in paths)]
-        for path in [*paths, *below]:
+        for path in paths:
             made = self.known.get(path, {}).get("made")
             wanted = [each for each in (recorded.get(path), made) if each]
             if wanted and Path(path).exists() and self._md5(path) not in wanted:
+                keeper = f"git checkout {path}" if path.startswith("metrics/") else "dvc checkout"
                 raise UserError(
                     f"{label}: {path} is not what {'dvc.lock records' if not made else 'its stage left'}; "
-                    "`dvc checkout` brings it back, or run the stage that makes it again"
+                    f"`{keeper}` brings it back, or run the stage that makes it again"
                 )
         self._save()
 
