@@ -23,12 +23,12 @@ from vitscale.base.digests import digest
 from vitscale.base.entries import Weights
 from vitscale.base.errors import UserError, shown
 from vitscale.base.fetch import fetch as fetch_file
+from vitscale.base.limits import CLASSES
 from vitscale.models import checkpoints, hub_config, timm_config, torchvision_weights
 from vitscale.models.hub_names import TIMM_VIT, TRANSFORMERS_VIT, resnet_state, vit_state
 from vitscale.models.store import INPUT, ModelConfig, check_tensors
 
 CONFIG, PROCESSOR = HUB_FILES = ("config.json", "preprocessor_config.json")  # timm has the first alone
-MOST_CLASSES = 1_000_000  # a file on the hub may say anything
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # in our order
 
 # What a source gives: our config.json, our state.
@@ -59,8 +59,8 @@ def convert(config: dict[str, Any], processor: dict[str, Any] | None, state: dic
         raise ValueError(
             f"has tensors of shapes that no model of ours has ({error}); take other weights"
         ) from error
-    if count > MOST_CLASSES:
-        raise ValueError(f"has a head of {count} classes, more than the {MOST_CLASSES} that we take")
+    if count > CLASSES:
+        raise ValueError(f"has a head of {count} classes, more than the {CLASSES} that we take")
     if not count and "Classification" in str(config.get("architectures")):
         raise ValueError(
             "has no classifier, though its config.json says so in architectures; take other weights"
