@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from vitscale.base import limits
-from vitscale.base.errors import brief
+from vitscale.base.errors import CONTROLS, brief
 
 Rule = tuple[Callable[[Any], bool], str]  # a test, and words for what passes it
 
@@ -30,6 +30,7 @@ def _count(most: int) -> Rule:
     return lambda value: type(value) is int and 1 <= value <= most, f"a whole number from 1 to {most}"
 
 
+LONGEST = 1000  # characters of a class's name; those of ImageNet-21k, which are lists of words, are shorter
 RATE: Rule = (lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1")
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("image_size", "patch_size"), _count(limits.SIDE)),
@@ -47,9 +48,10 @@ RULES: dict[str, Rule] = {
         lambda value: (
             isinstance(value, list)
             and len(value) <= limits.CLASSES
-            and all(isinstance(name, str) and name for name in value)
+            and all(isinstance(each, str) and 0 < len(each) <= LONGEST for each in value)
+            and not any(map(CONTROLS.search, value))
         ),
-        f"a list of at most {limits.CLASSES} names",
+        f"a list of at most {limits.CLASSES} names of 1 to {LONGEST} characters, none of them a control",
     ),
     "interpolation": _one_of("bilinear", "bicubic"),
     "mean": _channels(lambda value: 0 <= value <= 1, "from 0 to 1"),
@@ -76,7 +78,9 @@ def check_values(content: Any, architectures: dict[str, type], others: Iterable[
     known = {"architecture", *others, *(each.name for each in parameters)}
     optional = {each.name for each in parameters if each.default is not MISSING}
     if odd := sorted((known ^ set(content)) - (optional - set(content))):
-        raise ValueError(f"{odd[0]} is {'missing' if odd[0] in known else 'no key of a config.json'}")
+        raise ValueError(
+            f"{brief(odd[0])[1:-1]} is {'missing' if odd[0] in known else 'no key of a config.json'}"
+        )
     for name, value in content.items():
         hold(name, rules[name][0](value), rules[name][1])
     hold(
