@@ -77,6 +77,11 @@ def _check_names(name: str, classes: list[str]) -> None:
                 f"{name}: the class {ascii(label)} has a control character in its name, or bytes that are no "
                 "UTF-8; rename the folder"
             )
+        if "</" in label or "<!--" in label:  # `dvc plots show` writes names as they are into a <script>
+            raise UserError(
+                f"{name}: the class {ascii(label)} has </ or <!-- in its name, which would end the script in "
+                "the page of `dvc plots show`; rename it"
+            )
 
 
 def _write_arrays(arrays: Arrays, out: Path) -> None:
