@@ -17,7 +17,8 @@ def unbounded(schema: dict, path: str = "") -> list[str]:
         found.append(path)
     if kind == "array" and "maxItems" not in schema:
         found.append(path)
-    if isinstance(schema.get("additionalProperties"), dict) and "maxProperties" not in schema:
+    sections = (schema.get("additionalProperties"), schema.get("patternProperties"))
+    if any(isinstance(each, dict) for each in sections) and "maxProperties" not in schema:
         found.append(path)
     for name, each in schema.items():
         parts = each.items() if isinstance(each, dict) else enumerate(each) if isinstance(each, list) else []
