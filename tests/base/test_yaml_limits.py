@@ -4,10 +4,14 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tiny import ROOT
+from vitscale.base.config import parse_yaml
+from vitscale.base.errors import UserError
+from vitscale.base.files import read_small
 
 
 def bomb(first: str, each: str) -> str:
@@ -86,3 +90,22 @@ def test_aliases_are_read(tmp_path):
     """An alias or a merge of everyday use is refused."""
     (tmp_path / "params.yaml").write_text("x: &x {a: 1}\ny: [*x, *x]\nz: {<<: *x, b: 2}\n")
     assert read(tmp_path / "params.yaml") == ""
+
+
+def test_a_text_from_git_is_held_too():
+    """A params.yaml of 50 MB in another revision, which is no file here, is parsed."""
+    with pytest.raises(UserError, match="^params.yaml of v1 has 2000003 bytes, more than the 1048576"):
+        parse_yaml(b"a: " + b"x" * 2_000_000, "params.yaml of v1")
+
+
+def test_a_lock_may_be_larger():
+    """The dvc.lock of a large pipeline, which DVC writes, is refused as a params.yaml of its size is."""
+    lines = "".join(f"k{i}: {'x' * 1000}\n" for i in range(2000))
+    assert len(parse_yaml(lines.encode(), "dvc.lock")) == 2000
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux has /proc")
+def test_a_file_that_has_no_size_is_held():
+    """A file that grows while it is read, or one of /proc, whose size is 0, is read to its end."""
+    with pytest.raises(UserError, match="^/proc/self/maps has 101 bytes, more than the 100"):
+        read_small(Path("/proc/self/maps"), 100)

@@ -24,7 +24,7 @@ from archives import (
 )
 from tiny import ROOT
 from vitscale.base.errors import UserError
-from vitscale.data.sources import SPLITS
+from vitscale.data.sources import SPLITS, _check_names
 
 pytestmark = pytest.mark.usefixtures("attempts")
 
@@ -118,8 +118,16 @@ def test_odd_class_names_are_refused(mirror, tmp_path, name):
     assert line.startswith(f"things: the class {ascii(name)} has a control character") and "\n" not in line
 
 
+@pytest.mark.parametrize("name", ["<!--<script>", "</script><img src=x onerror=alert(1)>"])
+def test_class_names_that_end_a_script_are_refused(name):
+    """A class's name runs as HTML in the page of `dvc plots show`, which writes it as it is into a script."""
+    with pytest.raises(UserError, match="^things: the class '<.* has </ or <!-- in its name") as caught:
+        _check_names("things", ["cat", name])
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
-    "name", ["Hündchen", "crane, whooping", 'say "cheese"', "犬", "a b\u00a0c", "#1 | x"]
+    "name", ["Hündchen", "crane, whooping", 'say "cheese"', "犬", "a b\u00a0c", "#1 | x", "age <5", "=1+1"]
 )
 def test_usual_class_names_are_taken(mirror, tmp_path, name):
     write_folder(mirror / "things", members_of(make_set(classes=("cat", name))))

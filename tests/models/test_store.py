@@ -107,10 +107,12 @@ BELIEVED = [
     ("depth", 3.5, "a whole number from 1"),
     ("depth", 1000, "its weights have 3"),
     ("depth", 10**6, "a whole number from 1 to 1000"),
-    ("dim", 10**6, "its weights have 48"),
-    ("dim", 10**9, "a whole number from 1 to a million"),
-    ("mlp_dim", 10**6, "its weights have 80"),
-    ("image_size", 8 * 10**5, "its weights have 32"),
+    ("dim", 8192, "its weights have 48"),
+    ("dim", 10**9, "a whole number from 1 to 16384"),
+    ("mlp_dim", 65_536, "its weights have 80"),
+    ("mlp_dim", 10**6, "a whole number from 1 to 65536"),
+    ("image_size", 1024, "its weights have 32"),
+    ("image_size", 8 * 10**5, "a whole number from 1 to 4096"),
     ("heads", 0, "a whole number from 1"),
     ("heads", 5, "a divisor of the dim 48"),
     ("heads", [4], "a whole number from 1"),
@@ -124,9 +126,9 @@ BELIEVED = [
     ("stochastic_depth", False, "a number from 0 to below 1"),
     ("layer_norm_eps", 0, "a number between 0 and 1"),
     ("layer_norm_eps", float("inf"), "a number between 0 and 1"),
-    ("classes", "abcdefg", "a list of names"),
-    ("classes", [*"abcdef", ""], "a list of names"),
-    ("classes", [*"abcdef", 7], "a list of names"),
+    ("classes", "abcdefg", "a list of at most 1000000 names"),
+    ("classes", [*"abcdef", ""], "a list of at most 1000000 names"),
+    ("classes", [*"abcdef", 7], "a list of at most 1000000 names"),
     ("interpolation", "nearest", "one of bilinear, bicubic"),
     ("mean", [float("nan"), 0.4, 0.3], "three numbers from 0 to 1"),
     ("mean", [123.7, 116.3, 103.5], "three numbers from 0 to 1"),
@@ -154,6 +156,14 @@ def test_no_value_is_believed(name, value, words, tmp_path, monkeypatch):
     [line] = str(caught.value).splitlines()
     assert line.startswith(f"{tmp_path} holds no usable model ({name} is ") and words in line
     assert line.endswith("`dvc checkout` brings outputs back") and len(line) < 300
+
+
+def test_sizes_that_are_too_large_together_are_refused(tmp_path):
+    """A config.json asks for what params.yaml may not: each size is within its limit, the model isn't."""
+    save_model(tmp_path, VIT, randomised(VIT).state_dict())
+    change(dim=16_384)(tmp_path)
+    with pytest.raises(UserError, match="parameters, more than 2500000000"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +246,7 @@ def test_no_statistics_are_believed(content, tmp_path):
     config = VIT | {"mean": None, "std": None}
     save_model(tmp_path, config, randomised(config).state_dict())
     (tmp_path / "statistics.json").write_text(content)
-    with pytest.raises(UserError, match="statistics.json has no usable channel statistics"):
+    with pytest.raises(UserError, match="statistics.json (has no usable channel statistics|is damaged)"):
         load_model(tmp_path, ["x"], tmp_path)
 
 

@@ -17,7 +17,8 @@ def unbounded(schema: dict, path: str = "") -> list[str]:
         found.append(path)
     if kind == "array" and "maxItems" not in schema:
         found.append(path)
-    if isinstance(schema.get("additionalProperties"), dict) and "maxProperties" not in schema:
+    sections = (schema.get("additionalProperties"), schema.get("patternProperties"))
+    if any(isinstance(each, dict) for each in sections) and "maxProperties" not in schema:
         found.append(path)
     for name, each in schema.items():
         parts = each.items() if isinstance(each, dict) else enumerate(each) if isinstance(each, list) else []
@@ -76,3 +77,12 @@ def test_thousands_of_faults_are_a_hundred_lines():
     """A file of 50,000 unknown keys fills the terminal."""
     found = faults(BASE | {f"k{i}": 1 for i in range(5000)})
     assert len(found) == 101 and found[-1] == "params.yaml: and 4900 more faults"
+
+
+@pytest.mark.parametrize(
+    "content", [BASE | {"lr": "x\n" * 10**5}, BASE | {"k\n\x1b" * 10**5: 1}, BASE | {"seed": 10**5000}]
+)
+def test_a_long_value_is_a_short_line(content):
+    """A value or a key of megabytes, or one that a terminal can't print, stands in its line as it is."""
+    line = the_fault(content)
+    assert len(line) < 600 and line.isprintable()

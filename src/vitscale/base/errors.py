@@ -7,6 +7,9 @@ SHORT = re.compile(
     r"|CU(BLAS|DNN)_STATUS_\w*ALLOC(ATION)?_FAILED"
 )
 
+# Controls, halves of letters (what a name that is no UTF-8 is read as), separators of lines and paragraphs.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+
 
 class UserError(Exception):
     """Something that the person at the keyboard can mend; printed as one line, without a traceback."""
@@ -15,6 +18,12 @@ class UserError(Exception):
 def shown(text: str) -> str:
     """Return a text with file names in it as one line: what a terminal can't print is escaped."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's text as a line of at most 500 characters, however long the names in it are."""
+    text = shown(" ".join(str(error).split()))
+    return text if len(text) <= 500 else text[:499] + "…"
 
 
 def brief(value: object) -> str:

@@ -8,7 +8,6 @@ its name; part of one is `<name>.part`, and `<name>.part.json` says from where i
 looked in first.
 """
 
-import json
 import os
 import re
 import time
@@ -24,7 +23,7 @@ from vitscale.base.answers import CONNECT, PASSING, SILENCE, Failed, Slow, asked
 from vitscale.base.digests import digest
 from vitscale.base.digests import md5 as md5_of_file
 from vitscale.base.errors import UserError
-from vitscale.base.files import locked, write_json
+from vitscale.base.files import locked, read_json, write_json
 from vitscale.base.progress import progress, say
 
 TRIES = 5  # at a source, without anything new
@@ -244,8 +243,8 @@ class _Download:
 def _read(origin: Path) -> dict:
     """Return what is known of where a part is from; nothing where that can't be read."""
     try:
-        return dict(json.loads(origin.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return read_json(origin, dict, "")
+    except UserError:
         return {}
 
 

@@ -21,6 +21,8 @@ from vitscale.base.processes import RANK
 
 # Files of a training in the folder of states: its state, part of one that is being written, its lock.
 OF_TRAINING = re.compile(r"([a-z]+@[A-Za-z0-9_-]+-[0-9a-f]{32})\.(pt|pt\.[0-9a-f]{8}\.part|lock)")
+MOST_OF_JSON = 16 << 20  # bytes: 100,000 epochs take 15 MB
+MOST_LISTS = 200_000  # and objects in it: Python looks through all of them again and again while they grow
 Kind = TypeVar("Kind", dict, list)
 
 
@@ -30,18 +32,24 @@ def hold_size(name: object, size: int, most: int) -> None:
         raise UserError(f"{name} has {size} bytes, more than the {most} that are read of it")
 
 
-def read_small(path: Path, most: int) -> bytes:
-    """Return the content of a file that should be small.
-
-    Raises UserError where it has more than `most` bytes, or is a pipe or device, which may have no end.
-    """
+def hold_file(path: Path, name: object = None) -> None:
+    """Raise UserError for a pipe or device, which may have no end; opening it may wait for ever."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise UserError(f"{path} is no file but a pipe, socket or device; put a file in its place")
+        raise UserError(f"{name or path} is no file but a pipe, socket or device; put a file in its place")
+
+
+def read_small(path: Path, most: int, name: object = None) -> bytes:
+    """Return the content of a file that should be small; errors have its path, or `name`.
+
+    Raises UserError where it has more than `most` bytes, or is a pipe or device.
+    """
+    name = name or path
+    hold_file(path, name)
     with open(path, "rb") as file:
-        hold_size(path, os.fstat(file.fileno()).st_size, most)
+        hold_size(name, os.fstat(file.fileno()).st_size, most)
         content = file.read(most + 1)
-    hold_size(path, len(content), most)
+    hold_size(name, len(content), most)
     return content
 
 
@@ -78,8 +86,10 @@ def write_bytes(path: Path, content: bytes) -> None:
 def parse_json(content: bytes, name: object, kind: type[Kind], way_out: str) -> Kind:
     """Return the mapping or list (`kind`) that a JSON file's text holds.
 
-    Raises UserError, with the file's name and the way out, where it holds none.
+    Raises UserError, with the file's name and the way out, where it holds none, or too many.
     """
+    if content.count(b"[") + content.count(b"{") > MOST_LISTS:
+        raise UserError(f"{name} has more than {MOST_LISTS} lists and objects; {way_out}")
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -89,12 +99,16 @@ def parse_json(content: bytes, name: object, kind: type[Kind], way_out: str) -> 
     return value
 
 
-def read_json(path: Path, kind: type[Kind], way_out: str) -> Kind:
-    """Return the mapping or list in a JSON file. Raises UserError, for an absent one too."""
+def read_json(path: Path, kind: type[Kind], way_out: str, name: object = None) -> Kind:
+    """Return the mapping or list in a JSON file; errors have its path, or `name`.
+
+    Raises UserError, for an absent or a large one too.
+    """
+    name = name or path
     try:
-        return parse_json(path.read_bytes(), path, kind, way_out)
+        return parse_json(read_small(path, MOST_OF_JSON, name), name, kind, way_out)
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); {way_out}") from None
+        raise UserError(f"{name} can't be read ({error.strerror}); {way_out}") from None
 
 
 def write_json(path: Path, content: object) -> None:

@@ -18,9 +18,10 @@ from typing import Any, get_args
 import torch
 
 from vitscale.base.config import parse_yaml
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, one_line
+from vitscale.base.files import MOST_OF_JSON
 from vitscale.models import checkpoints, pretrained, timm_config, torchvision_weights
-from vitscale.models.store import ModelConfig, build, count_parameters
+from vitscale.models.store import ModelConfig, build, count_parameters, on_meta
 from vitscale.models.vit import VitConfig
 from vitscale.pipeline.schema import COMMIT, HUB_NAME, TorchvisionName
 
@@ -110,9 +111,9 @@ def of_hub(name: str, revision: str | None) -> Inspected:
     sizes = {each.rfilename: each.size or 0 for each in info.siblings or []}
     small: dict[str, dict[str, Any]] = {}
     for file in pretrained.HUB_FILES:
-        if sizes.get(file, 0) > checkpoints.JSON_LIMIT:
+        if sizes.get(file, 0) > MOST_OF_JSON:
             raise ValueError(
-                f"has a {file} of {sizes[file]} bytes, more than the {checkpoints.JSON_LIMIT} that we read"
+                f"has a {file} of {sizes[file]} bytes, more than the {MOST_OF_JSON} that we read"
             )
         if file in sizes:
             small[file] = checkpoints.read_json(Path(hf_hub_download(name, file, revision=info.sha)))
@@ -123,7 +124,7 @@ def of_hub(name: str, revision: str | None) -> Inspected:
     remarks = []
     if safe in sizes:
         header = api.parse_safetensors_file_metadata(name, safe, revision=info.sha)
-        state = checkpoints.on_meta((each, of.shape, of.dtype) for each, of in header.tensors.items())
+        state = on_meta((each, of.shape, of.dtype) for each, of in header.tensors.items())
         model = pretrained.checked(*pretrained.convert(config, processor, state))
     elif pickled in sizes:
         if timm_config.is_timm(config):
@@ -164,7 +165,7 @@ def inspect(wanted: str) -> str:
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{name} {pretrained.one_line(error)}") from error
+        raise UserError(f"{name} {one_line(error)}") from error
     except Exception as error:  # whatever the hub's client, its HTTP library, safetensors or pickle raise
         reason = pretrained.hub_reason(name, revision, error)
         way_out = f"try again, or set VITSCALE_MIRROR to a folder that has {name}/"

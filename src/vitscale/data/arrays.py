@@ -7,14 +7,15 @@ images.
 """
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vitscale.base.errors import UserError
-from vitscale.base.files import naming, write_bytes, write_json
+from vitscale.base.errors import UserError, one_line
+from vitscale.base.files import naming, read_json, write_bytes, write_json
+
+AGAIN = "`dvc checkout` brings outputs back"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def _fault(split: Split, on_features: bool) -> str:
         return f"labels are {labels.dtype} of shape {labels.shape}"
     if len(images) != len(labels):
         return f"{len(images)} images have {len(labels)} labels"
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+    if not all(isinstance(name, str) for name in classes):
         return "classes.json is no list of names"
     if len(set(classes)) < len(classes):
         return "a class stands twice in classes.json"
@@ -53,19 +54,17 @@ def load_split(folder: Path) -> Split:
 
     Raises UserError where a file is missing or damaged, or where the files don't belong together.
     """
+    classes = read_json(folder / "classes.json", list, AGAIN)
     try:
         name = "features.npy" if (folder / "features.npy").exists() else "images.npy"
         images = np.load(folder / name, mmap_mode="r", allow_pickle=False)
         labels = np.load(folder / "labels.npy", allow_pickle=False)
-        split = Split(images, labels, json.loads((folder / "classes.json").read_bytes()))
+        split = Split(images, labels, classes)
         if fault := _fault(split, name == "features.npy"):
             raise ValueError(fault)
         return split
     except Exception as error:  # of a damaged header numpy raises whatever its parser does, MemoryError too
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{folder} holds no usable split ({reason}); `dvc checkout` brings outputs back"
-        ) from error
+        raise UserError(f"{folder} holds no usable split ({one_line(error)}); {AGAIN}") from error
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -9,13 +9,12 @@ import hashlib
 import os
 import shutil
 import sys
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vitscale.base.errors import UserError
+from vitscale.base.errors import CONTROLS, UserError
 from vitscale.base.files import link, write_json
 from vitscale.base.progress import say
 from vitscale.data.containers import Container, Folder, Member, Zip, content_of
@@ -84,11 +83,15 @@ def _forms(name: str) -> str:
 
 def _check_names(name: str, classes: list[str]) -> None:
     for label in classes:
-        # Controls, what a name that is no UTF-8 is read as, and separators of lines and paragraphs.
-        if any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in label):
+        if CONTROLS.search(label):
             raise UserError(
                 f"{name}: the class {ascii(label)} has a control character in its name, or bytes that are no "
                 "UTF-8; rename the folder"
+            )
+        if "</" in label or "<!--" in label:  # `dvc plots show` writes names as they are into a <script>
+            raise UserError(
+                f"{name}: the class {ascii(label)} has </ or <!-- in its name, which would end the script in "
+                "the page of `dvc plots show`; rename it"
             )
 
 

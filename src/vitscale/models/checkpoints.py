@@ -4,50 +4,25 @@ No code of a file is run: safetensors has none, and of a pickle only tensors are
 what a file merely says of itself: `shapes` gives tensors on the meta device, which have no values.
 """
 
-import json
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-# By safetensors' names, and what becomes of them: an I64 is a counter of batches. Others, such as 8-bit ones,
-# need scales that stand elsewhere.
-DTYPES = dict.fromkeys(("F64", "F32", "F16", "BF16"), torch.float32) | {"I64": torch.int64}
-JSON_LIMIT = 16 * 2**20  # bytes; the names of ImageNet's 21,843 classes take 2 MB
+from vitscale.base import files
+from vitscale.base.errors import UserError
+from vitscale.models.store import DTYPES, header
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a small JSON file. Raises ValueError where it is none, or not small."""
-    if (size := path.stat().st_size) > JSON_LIMIT:
-        raise ValueError(f"has a {path.name} of {size} bytes, more than the {JSON_LIMIT} that we read")
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"has a {path.name} that is no JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"has a {path.name} that holds no object")
-    return content
-
-
-def on_meta(tensors: Iterable[tuple[str, Iterable[int], str]]) -> dict[str, Tensor]:
-    """Return tensors without values, by name, of such shapes and of safetensors' types.
-
-    Raises ValueError where a shape or a type is none that we take.
-    """
-    found = {}
-    for name, shape, dtype in tensors:
-        if dtype not in DTYPES:
-            raise ValueError(f"has {name} of type {dtype}; we take {', '.join(DTYPES)}")
-        try:
-            found[name] = torch.empty(list(shape), dtype=DTYPES[dtype], device="meta")
-        except (RuntimeError, TypeError, OverflowError):
-            raise ValueError(f"has {name} of a shape that no tensor can have") from None
-    return found
+        return files.read_json(path, dict, "take other weights", f"its {path.name}")
+    except UserError as error:
+        raise ValueError(f"can't be used: {error}") from None
 
 
 def _pickled(path: Path, device: str) -> dict[str, Tensor]:
@@ -77,9 +52,7 @@ def shapes(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix != ".safetensors":
         return _pickled(path, "meta")
-    with safe_open(path, "pt") as file:  # it holds the header against the file's own size
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return on_meta((name, each.get_shape(), each.get_dtype()) for name, each in slices.items())
+    return header(path)
 
 
 def values(path: Path) -> dict[str, Tensor]:

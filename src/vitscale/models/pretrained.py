@@ -21,14 +21,14 @@ from torch import Tensor
 
 from vitscale.base.digests import digest
 from vitscale.base.entries import Weights
-from vitscale.base.errors import UserError, shown
+from vitscale.base.errors import UserError, one_line
 from vitscale.base.fetch import fetch as fetch_file
+from vitscale.base.limits import CLASSES
 from vitscale.models import checkpoints, hub_config, timm_config, torchvision_weights
 from vitscale.models.hub_names import TIMM_VIT, TRANSFORMERS_VIT, resnet_state, vit_state
 from vitscale.models.store import INPUT, ModelConfig, check_tensors
 
 CONFIG, PROCESSOR = HUB_FILES = ("config.json", "preprocessor_config.json")  # timm has the first alone
-MOST_CLASSES = 1_000_000  # a file on the hub may say anything
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # in our order
 
 # What a source gives: our config.json, our state.
@@ -59,8 +59,8 @@ def convert(config: dict[str, Any], processor: dict[str, Any] | None, state: dic
         raise ValueError(
             f"has tensors of shapes that no model of ours has ({error}); take other weights"
         ) from error
-    if count > MOST_CLASSES:
-        raise ValueError(f"has a head of {count} classes, more than the {MOST_CLASSES} that we take")
+    if count > CLASSES:
+        raise ValueError(f"has a head of {count} classes, more than the {CLASSES} that we take")
     if not count and "Classification" in str(config.get("architectures")):
         raise ValueError(
             "has no classifier, though its config.json says so in architectures; take other weights"
@@ -97,7 +97,7 @@ def checked(content: dict[str, Any], state: dict[str, Tensor]) -> ModelConfig:
         config = ModelConfig.from_json(content)
         check_tensors(config, state)
     except (ValueError, LookupError, TypeError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"is no model of ours ({hub_config.shown(error)}); take other weights") from error
+        raise ValueError(f"is no model of ours ({one_line(error)}); take other weights") from error
     return config
 
 
@@ -211,12 +211,6 @@ def _hub_files(folder: Path, key: str, entry: Weights) -> str:
     elif entry.hub_sha256 is not None:
         _check(found, entry.hub_sha256, f"{key}.hub_sha256", f"{entry.name} at {entry.revision}")
     return found
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's text as a line; names in a file may be as long as they like."""
-    text = shown(" ".join(str(error).split()))
-    return text if len(text) < 500 else text[:500] + "…"
 
 
 def hub_reason(name: str, revision: str | None, error: Exception) -> str:

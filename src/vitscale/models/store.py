@@ -10,20 +10,20 @@ number and a tensor of another shape than config.json asks for are refused befor
 tensor shows (`heads`, say) is seen by its range alone.
 """
 
-import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitscale.base.errors import UserError
-from vitscale.base.files import write_bytes, write_json
+from vitscale.base.errors import UserError, one_line
+from vitscale.base.files import hold_file, read_json, write_bytes, write_json
 from vitscale.models import resnet
 from vitscale.models.preprocessing import Preprocessing
 from vitscale.models.resnet import ResNet18Config, resnet18
@@ -34,6 +34,11 @@ ARCHITECTURES: dict[str, type[VitConfig] | type[ResNet18Config]] = {
     "vit": VitConfig,
     "resnet18": ResNet18Config,
 }
+# By safetensors' names, and what becomes of them: an I64 is a counter of batches. Others, such as 8-bit ones,
+# need scales that stand elsewhere.
+DTYPES = dict.fromkeys(("F64", "F32", "F16", "BF16"), torch.float32) | {"I64": torch.int64}
+MOST_OF_HEADER = 2 << 20  # bytes; a ViT of 1000 blocks takes 1.5 MB
+AGAIN = "`dvc checkout` brings outputs back"
 INPUT = ("classes", "interpolation", "mean", "std")  # beside the architecture's parameters
 
 
@@ -105,13 +110,13 @@ class ModelConfig:
         if self.mean is not None:
             return self
         path = folder / "statistics.json"
+        statistics = read_json(path, dict, AGAIN)
         try:
-            statistics = json.loads(path.read_bytes())
             values = {"mean": list(statistics["mean"]), "std": list(statistics["std"])}
             return ModelConfig.from_json(self.to_json() | values)
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise UserError(
-                f"{path} has no usable channel statistics ({error}); `dvc checkout` brings outputs back"
+                f"{path} has no usable channel statistics ({one_line(error)}); {AGAIN}"
             ) from error
 
 
@@ -191,6 +196,36 @@ def check_tensors(config: ModelConfig, state: dict[str, Tensor]) -> None:
             raise ValueError(f"the tensor {name} has values that are no finite numbers")
 
 
+def on_meta(tensors: Iterable[tuple[str, Iterable[int], str]]) -> dict[str, Tensor]:
+    """Return tensors without values, by name, of such shapes and of safetensors' types.
+
+    Raises ValueError where a shape or a type is none that we take.
+    """
+    found = {}
+    for name, shape, dtype in tensors:
+        if dtype not in DTYPES:
+            raise ValueError(f"has {name} of type {dtype}; we take {', '.join(DTYPES)}")
+        try:
+            found[name] = torch.empty(list(shape), dtype=DTYPES[dtype], device="meta")
+        except (RuntimeError, TypeError, OverflowError):
+            raise ValueError(f"has {name} of a shape that no tensor can have") from None
+    return found
+
+
+def header(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file of safetensors on the meta device, those of floating point as float32.
+
+    Raises ValueError or SafetensorError where it is damaged or says what can't be.
+    """
+    with open(path, "rb") as content:
+        size = int.from_bytes(content.read(8), "little")
+    if size > MOST_OF_HEADER:
+        raise ValueError(f"has a {path.name} whose header has {size} bytes, more than {MOST_OF_HEADER}")
+    with safe_open(path, "pt") as file:  # it holds the header against the file's own size
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return on_meta((name, each.get_shape(), each.get_dtype()) for name, each in slices.items())
+
+
 def load_model(folder: Path, classes: list[str] | None = None, statistics: Path | None = None) -> Classifier:
     """Return a folder's model; with `classes` its head is left behind for a new one.
 
@@ -198,9 +233,12 @@ def load_model(folder: Path, classes: list[str] | None = None, statistics: Path 
     Raises UserError where the folder's files are damaged, have values that no model has, or don't belong
     together.
     """
+    content, weights = read_json(folder / "config.json", dict, AGAIN), folder / "model.safetensors"
     try:
-        config = ModelConfig.from_json(json.loads((folder / "config.json").read_bytes()))
-        state = load((folder / "model.safetensors").read_bytes())
+        config = ModelConfig.from_json(content)
+        hold_file(weights)
+        check_tensors(config, header(weights))  # before memory is taken for the values
+        state = load(weights.read_bytes())
         check_tensors(config, state)
         if classes is not None:
             config = replace(config, classes=classes)
@@ -208,10 +246,7 @@ def load_model(folder: Path, classes: list[str] | None = None, statistics: Path 
         model = build(config)
         model.load_state_dict(state, strict=False)  # all but a new head, as `check_tensors` has seen
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{folder} holds no usable model ({reason}); `dvc checkout` brings outputs back"
-        ) from error
+        raise UserError(f"{folder} holds no usable model ({one_line(error)}); {AGAIN}") from error
     if statistics:
         model.config = config.with_statistics(statistics)
     return model

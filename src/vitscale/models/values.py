@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
+from vitscale.base import limits
+from vitscale.base.errors import CONTROLS, brief
+
 Rule = tuple[Callable[[Any], bool], str]  # a test, and words for what passes it
 
 
@@ -23,12 +26,18 @@ def _channels(test: Callable[[float], bool], words: str) -> Rule:
     return lambda value: value is None or passes(value), f"three numbers {words}"
 
 
-COUNT: Rule = (lambda value: type(value) is int and 1 <= value <= 10**6, "a whole number from 1 to a million")
+def _count(most: int) -> Rule:
+    return lambda value: type(value) is int and 1 <= value <= most, f"a whole number from 1 to {most}"
+
+
+LONGEST = 1000  # characters of a class's name; those of ImageNet-21k, which are lists of words, are shorter
 RATE: Rule = (lambda value: _number(value) and 0 <= value < 1, "a number from 0 to below 1")
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("image_size", "patch_size", "dim", "depth", "heads", "mlp_dim"), COUNT),
+    **dict.fromkeys(("image_size", "patch_size"), _count(limits.SIDE)),
+    **dict.fromkeys(("dim", "heads"), _count(limits.DIM)),
+    "mlp_dim": _count(limits.MLP_DIM),
+    "depth": _count(limits.DEPTH),
     **dict.fromkeys(("dropout", "stochastic_depth"), RATE),
-    "depth": (lambda value: type(value) is int and 1 <= value <= 1000, "a whole number from 1 to 1000"),
     "pool": _one_of("class", "mean"),
     "positions": _one_of("learned", "sincos"),
     "layer_norm_eps": (lambda value: _number(value) and 0 < value < 1, "a number between 0 and 1"),
@@ -36,8 +45,13 @@ RULES: dict[str, Rule] = {
     "stem": _one_of("cifar", "imagenet"),
     # Two may have the same name: ImageNet has two kinds of crane.
     "classes": (
-        lambda value: isinstance(value, list) and all(isinstance(name, str) and name for name in value),
-        "a list of names",
+        lambda value: (
+            isinstance(value, list)
+            and len(value) <= limits.CLASSES
+            and all(isinstance(each, str) and 0 < len(each) <= LONGEST for each in value)
+            and not any(map(CONTROLS.search, value))
+        ),
+        f"a list of at most {limits.CLASSES} names of 1 to {LONGEST} characters, none of them a control",
     ),
     "interpolation": _one_of("bilinear", "bicubic"),
     "mean": _channels(lambda value: 0 <= value <= 1, "from 0 to 1"),
@@ -53,8 +67,7 @@ def check_values(content: Any, architectures: dict[str, type], others: Iterable[
 
     def hold(name: str, passes: bool, words: str) -> None:
         if not passes:
-            shown = repr(content[name])
-            raise ValueError(f"{name} is {shown if len(shown) < 80 else shown[:80] + '…'}, not {words}")
+            raise ValueError(f"{name} is {brief(content[name])}, not {words}")
 
     if not isinstance(content, dict) or "architecture" not in content:
         raise ValueError("architecture is missing")
@@ -65,7 +78,9 @@ def check_values(content: Any, architectures: dict[str, type], others: Iterable[
     known = {"architecture", *others, *(each.name for each in parameters)}
     optional = {each.name for each in parameters if each.default is not MISSING}
     if odd := sorted((known ^ set(content)) - (optional - set(content))):
-        raise ValueError(f"{odd[0]} is {'missing' if odd[0] in known else 'no key of a config.json'}")
+        raise ValueError(
+            f"{brief(odd[0])[1:-1]} is {'missing' if odd[0] in known else 'no key of a config.json'}"
+        )
     for name, value in content.items():
         hold(name, rules[name][0](value), rules[name][1])
     hold(
@@ -74,6 +89,9 @@ def check_values(content: Any, architectures: dict[str, type], others: Iterable[
         "given where mean is, null where it is null",
     )
     if content["architecture"] == "vit":
+        sizes = ("image_size", "patch_size", "dim", "depth", "mlp_dim")
+        if fault := limits.vit_fault(**{each: content[each] for each in sizes}):
+            raise ValueError(fault)
         for name, whole in (("patch_size", "image_size"), ("heads", "dim")):
             hold(name, content[whole] % content[name] == 0, f"a divisor of the {whole} {content[whole]}")
         hold(

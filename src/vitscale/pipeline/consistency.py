@@ -127,7 +127,7 @@ NAMES = "letters, digits, _ and - only, doesn't begin with -, and has at most 10
 
 def _line(error: ErrorDetails) -> str:
     """Say a pydantic error as `key: what is allowed (is: what stands there)`."""
-    key = [shown(str(part))[:80] for part in error["loc"]]
+    key = [shown(str(part))[:100] for part in error["loc"]]
     if len(key) > 2 and key[2] in KINDS.get(
         key[0], []
     ):  # pydantic names the chosen kind of an entry between its name and its field

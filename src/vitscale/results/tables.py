@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from vitscale.base.errors import UserError
-from vitscale.base.files import parse_json, write_bytes
+from vitscale.base.files import parse_json, read_json, write_bytes
 
 AGAIN = "`dvc repro` makes it again, `dvc checkout` and git bring it back"
 
@@ -53,7 +53,10 @@ def parse_metrics(content: bytes, name: str) -> Figures:
 
     Raises UserError, with the file's name, where it is damaged or a figure is none.
     """
-    found = parse_json(content, name, dict, AGAIN)
+    return _figures(parse_json(content, name, dict, AGAIN), name)
+
+
+def _figures(found: dict, name: str) -> Figures:
     if not found:  # a table would take it for a row that hasn't run
         raise UserError(f"{name} is damaged (it holds no figures); {AGAIN}")
     try:
@@ -67,7 +70,7 @@ def parse_metrics(content: bytes, name: str) -> Figures:
 
 def read_metrics(path: Path) -> dict | None:
     """Return a metrics file's figures, or None where it has not been run. Raises UserError as above."""
-    return parse_metrics(path.read_bytes(), str(path)) if path.exists() else None
+    return _figures(read_json(path, dict, AGAIN), str(path)) if path.exists() else None
 
 
 def figures_in(folder: Path) -> Callable[[str], dict | None]:
