@@ -1,4 +1,4 @@
-"""The inputs of a script that was started by hand, held against what made them; DVC does that by itself.
+"""The inputs of a stage, held against what made them: DVC takes what its cache has, and by hand is no DVC.
 
 What an input should be is in dvc.lock, or, where a script by hand made it, in the notes of this folder. An
 input that neither knows is taken as it is.
@@ -37,19 +37,21 @@ class Inputs:
             self.known[path] = known
         return known["md5"]
 
-    def check(self, label: str, paths: list[str]) -> None:
-        """Raise UserError where an input is neither what dvc.lock records nor what a script by hand left."""
+    def check(self, label: str, paths: list[str], made: list[str]) -> None:
+        """Raise UserError where an input is neither what dvc.lock records nor what a script by hand left.
+
+        `made` has the outputs of all stages: of a folder that several of them fill each one's own is held.
+        """
         lock = read_yaml(Path("dvc.lock")) if Path("dvc.lock").exists() else {}
         outs = [out for stage in recorded_stages(lock, "dvc.lock").values() for out in stage.get("outs", [])]
         recorded = {out["path"]: out.get("md5") for out in outs}
-        named = {*recorded, *self.known}  # of a folder that several stages fill, each one's own
-        below = [name for name in sorted(named) if any(name.startswith(f"{path}/") for path in paths)]
+        below = [name for name in sorted(made) if any(name.startswith(f"{path}/") for path in paths)]
         for path in [*paths, *below]:
-            made = self.known.get(path, {}).get("made")
-            wanted = [each for each in (recorded.get(path), made) if each]
+            left = self.known.get(path, {}).get("made")
+            wanted = [each for each in (recorded.get(path), left) if each]
             if wanted and Path(path).exists() and self._md5(path) not in wanted:
                 raise UserError(
-                    f"{label}: {path} is not what {'dvc.lock records' if not made else 'its stage left'}; "
+                    f"{label}: {path} is not what {'dvc.lock records' if not left else 'its stage left'}; "
                     "`dvc checkout` brings it back, or run the stage that makes it again"
                 )
         self._save()

@@ -51,6 +51,7 @@ class Stage:
         if self.label not in stages:
             raise UserError(_no_such(name, self.key, list(stages)))
         self.declared = stages[self.label]
+        self.made = [out for each in stages.values() for out in each["outs"]]
         self.given, self.parent = Given(self.declared, self.params), Parent(self.label)
         self.used: dict[str, set[str]] = {kind: set() for kind in self.declared}
         if name != "check":
@@ -195,13 +196,14 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 take_away(old)
             if not RANK:
                 release_states(stage.label)
-            inputs = None if RANK or stage_of_dvc() == stage.label else Inputs(STATE / "inputs.json")
+            inputs = None if RANK else Inputs(STATE / "inputs.json")
             try:
                 if inputs:
-                    inputs.check(stage.label, [path for path in stage.declared["deps"] if path[-3:] != ".py"])
+                    paths = [path for path in stage.declared["deps"] if path[-3:] != ".py"]
+                    inputs.check(stage.label, paths, stage.made)
                 main(stage)
                 stage.finish()
-                if inputs:
+                if inputs and stage_of_dvc() != stage.label:  # else dvc.lock will have it
                     inputs.note(stage.declared["outs"])
             finally:
                 shutil.rmtree(stage.partial, ignore_errors=True)
