@@ -11,6 +11,7 @@ import yaml
 from dvcyaml import HARMLESS, OF_THE_CHECK, STAGES, body, imported
 from tiny import ROOT, run
 from vitscale.base.config import read_yaml
+from vitscale.base.errors import UserError
 from vitscale.pipeline.schema import Params
 from vitscale.pipeline.stage import CHECKED, Stage
 
@@ -110,7 +111,7 @@ def test_a_missing_entry_stops_the_stage(finished, hub_mirror, monkeypatch, stag
     with edited_pipeline(finished) as (content, save):
         body(content, stage)[kind].remove(entry)
         save(content)
-        with pytest.raises(LookupError, match="dvc.yaml doesn't list"):
+        with pytest.raises(UserError, match="dvc.yaml doesn't list"):
             perform(stage)
 
 
@@ -121,7 +122,7 @@ def test_an_entry_too_many_stops_the_stage(finished, hub_mirror, monkeypatch, st
     with edited_pipeline(finished) as (content, save):
         body(content, stage)["params"].append("lr" if stage == "init" else "models.vit.depth")
         save(content)
-        with pytest.raises(LookupError, match="never used"):
+        with pytest.raises(UserError, match="never used"):
             perform(stage)
 
 

@@ -1,4 +1,4 @@
-"""Scripts that are started by hand, as on a GPU node without DVC, and what they are given."""
+"""What a stage is given: by DVC from its cache, or by hand, as on a GPU node without DVC."""
 
 import json
 import shutil
@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from tiny import run, undisturbed, write_params
+from vitscale.base.digests import md5
 
 
 @pytest.fixture
@@ -55,6 +56,26 @@ def test_a_damaged_input_is_refused(by_hand, stage, key, folder, file):
     assert done.returncode == 1 and done.stderr.startswith(f"error: {label}: {folder} is not")
     keeper = f"git checkout {folder}" if stage == "compare" else "dvc checkout"
     assert len(done.stderr.splitlines()) == 1 and f"`{keeper}` brings it back" in done.stderr
+
+
+@pytest.mark.usefixtures("forked")
+def test_what_dvc_brings_back_damaged_is_refused(by_hand, monkeypatch):
+    """DVC believes a read-only object of its cache: a damaged one is trained on, and dvc.lock says it was whole."""
+    folder, lost = by_hand.folder, "data/prepared/digits/train/images.npy"
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(folder / "site"))  # its database knows no file here
+    kept = folder / lost
+    cached = folder / ".dvc/cache/files/md5" / f"{md5(kept)[:2]}/{md5(kept)[2:]}"
+    altered(cached)
+    cached.chmod(0o444)
+    shutil.rmtree(folder / "data/prepared")
+    write_params(folder, lr=0.01)
+    done = run("dvc", "repro", cwd=folder, check=False)
+    assert done.returncode and "data/prepared/digits is not what dvc.lock records" in done.stderr
+    way_out = (
+        'chmod -R u+w "$(dvc cache dir)/files" && rm -r data/prepared/digits && dvc repro'  # docs/faq.md
+    )
+    run("bash", "-c", way_out, cwd=folder)
+    assert md5(kept) == md5(cached) == cached.parent.name + cached.name
 
 
 @pytest.mark.usefixtures("forked")

@@ -16,6 +16,7 @@ import pytest
 from tiny import outputs, run, tiny
 
 KILLS, WORKERS = 200, 2
+EACH = 10  # of one pipeline, which then ends in peace and is compared
 KINDS = ["dvc alone", "the stage alone", "the whole group"]
 # docs/faq.md#after-kill--9-dvc-refuses-everything: what DVC says then, and what helps (dvc.lock is not in git here).
 WAYS_OUT = {
@@ -71,7 +72,8 @@ class Runs:
     def until(self, kills: int) -> "Runs":
         while self.kills.total() < kills and not self.wrong:
             self.runs += 1
-            self.once(self.folder / f"{self.runs}", kills)
+            self.once(self.folder / f"{self.runs}", min(kills, self.kills.total() + EACH))
+            print(f"{self.kills.total()} kills, {self.runs} pipelines, {self.wrong}", flush=True)
         return self
 
     def once(self, home: Path, kills: int) -> None:

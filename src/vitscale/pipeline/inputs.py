@@ -1,4 +1,4 @@
-"""The inputs of a script that was started by hand, held against what made them; DVC does that by itself.
+"""The inputs of a stage, held against what made them: DVC trusts its cache, and a script by hand has no DVC.
 
 What an input should be is in dvc.lock, or, where a script by hand made it, in the notes of this folder. An
 input that neither knows is taken as it is.

@@ -33,6 +33,7 @@ from vitscale.pipeline.unchanged import Given
 STATE = Path(".vitscale")
 # What the stage `check` leaves and every other waits for. It says nothing, so a script by hand does without.
 CHECKED = "data/checked.txt"
+FOR_DVC_YAML = "list what it uses, or `git checkout dvc.yaml` brings the committed one back"
 # End, stage, seconds, CPU seconds of each run; ignored too, since no two take equally long.
 TIMINGS = Path("timings.csv")
 
@@ -65,7 +66,9 @@ class Stage:
             if wanted == entry or wanted.startswith(entry + separator):
                 self.used[kind].add(entry)
                 return
-        raise LookupError(f"{self.label} uses {wanted}, which dvc.yaml doesn't list among its {kind}")
+        raise UserError(
+            f"{self.label} uses {wanted}, which dvc.yaml doesn't list among its {kind}; {FOR_DVC_YAML}"
+        )
 
     def param(self, dotted: str) -> Any:
         """Return a parameter that dvc.yaml lists for this stage, by its own name or that of its mapping."""
@@ -118,14 +121,15 @@ class Stage:
     def finish(self) -> None:
         """Move the outputs into place.
 
-        Raises LookupError where dvc.yaml lists something that was never used, and UserError where the stage
-        was given something else than what is there now, or its `dvc` has ended.
+        Raises UserError where dvc.yaml lists something that was never used, where the stage was given
+        something else than what is there now, or its `dvc` has ended.
         """
         for kind, entries in self.declared.items():
             for entry in entries:
                 if entry not in self.used[kind] and not entry.endswith(".py"):
-                    raise LookupError(
-                        f"dvc.yaml lists {entry} among the {kind} of {self.label}, which never used it"
+                    raise UserError(
+                        f"dvc.yaml lists {shown(entry)} among the {kind} of {self.label}, which never used "
+                        f"it; {FOR_DVC_YAML}"
                     )
         if RANK:
             return
@@ -202,13 +206,13 @@ def run(main: Callable[[Stage], None], script: str) -> None:
                 take_away(old)
             if not RANK:
                 release_states(stage.label)
-            inputs = None if RANK or stage_of_dvc() == stage.label else Inputs(STATE / "inputs.json")
+            inputs = None if RANK else Inputs(STATE / "inputs.json")
             try:
                 if inputs:
                     inputs.check(stage.label, stage.inputs())
                 main(stage)
                 stage.finish()
-                if inputs:
+                if inputs and stage_of_dvc() != stage.label:  # else dvc.lock will have it
                     inputs.note(stage.declared["outs"])
             except Exception as error:
                 trains = any(name.startswith("recipes.") for name in stage.declared["params"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitscale.base.digests import digest
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, shown
 from vitscale.pipeline.graph import find, pipeline_in
 
 SMALL = 1_000_000  # bytes; of a larger file its size and time must do, since hashing takes too long
@@ -30,11 +30,22 @@ def _files(paths: list[str]) -> dict[str, tuple]:
 
 
 class Given:
-    """A stage's parameters by dotted name, and its dependencies' files, as they were at its start."""
+    """A stage's parameters by dotted name, and its dependencies' files, as they were at its start.
+
+    Raises UserError where dvc.yaml lists a parameter that there isn't.
+    """
 
     def __init__(self, declared: dict[str, list[str]], params: dict):
         self.deps = declared["deps"]
-        self.params: dict[str, Any] = {name: find(params, name) for name in declared["params"]}
+        self.params: dict[str, Any] = {}
+        for name in declared["params"]:
+            try:
+                self.params[name] = find(params, name)
+            except (LookupError, TypeError):
+                raise UserError(
+                    f"dvc.yaml lists {shown(name)} among a stage's params, and params.yaml doesn't have it; "
+                    "`git checkout dvc.yaml` brings the committed one back"
+                ) from None
         self.files = _files(self.deps)
 
     def check(self, label: str) -> None:
@@ -44,7 +55,7 @@ class Given:
         for name, had in self.params.items():
             try:
                 same = find(params, name) == had
-            except (KeyError, TypeError):
+            except (LookupError, TypeError):
                 same = False
             changed += [] if same else [f"{name} of params.yaml"]
         files = _files(self.deps)
