@@ -51,8 +51,7 @@ def main(stage: Stage) -> None:
     )
     policies = {name: Policy(**entry) for name, entry in stage.param("augment").items()}
     picture = preview(split, parts["train"], mean, policies, seed)
-    path = stage.out(f"plots/preview/{stage.key}.png")
-    with naming(path):
+    with naming(path := stage.out(f"plots/preview/{stage.key}.png")):
         picture.save(path)
 
 
