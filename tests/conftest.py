@@ -11,6 +11,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, which reads
         max(1, os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     )
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before a test imports onnxruntime
+
 import numpy as np
 
 import forked as forking

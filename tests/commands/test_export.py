@@ -170,13 +170,16 @@ def test_a_full_disk(finished, tmp_path, row, file):
     assert not list(tmp_path.iterdir())
 
 
-def test_export_command(finished, tmp_path):
-    """`vitscale export` doesn't say what came out, or fails with a traceback."""
+def test_export_command(finished, tmp_path, monkeypatch):
+    """`vitscale export` doesn't say what came out, fails with a traceback, or has onnxruntime tell Microsoft of it."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
     done = command("export", "vit-mean", tmp_path / "out", "--pipeline", finished)
     assert done.returncode == 0 and done.stdout.strip() == (
         f"{tmp_path / 'out'}: ONNX and model card; transformers has no such architecture (it has ViTs with one class token and "
         "ResNet-18 with the ImageNet stem)"
     ), done.stderr
+    assert not list((tmp_path / "home").rglob("*onnxruntime*"))  # its notes of what it will send
     done = command("export", "vit-mean", tmp_path / "out", "--pipeline", finished)
     assert done.returncode == 1 and re.fullmatch(
         "error: .* is there already; give a new folder", done.stderr.strip()

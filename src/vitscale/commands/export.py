@@ -8,6 +8,7 @@ architecture (a ViT with one class token, ResNet-18 with the ImageNet stem), wha
 
 import argparse
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,8 @@ from vitscale.results.tables import read_metrics
 from vitscale.runtime.device import Compute
 from vitscale.training.inference import predict
 
+# Before anything imports onnxruntime, which else gives this machine a number and reports to Microsoft.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 TOLERANCE = 1e-4  # of a class probability, in float32
 
 

@@ -19,10 +19,12 @@ Counts = dict[tuple[str, str], int] | None
 
 
 def command(folder: Path, *arguments: str) -> str:
-    """Return what a git or DVC command prints; raise UserError with its last line where it fails."""
+    """Return what a git or DVC command prints; raise UserError with its error's line where it fails."""
     done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
+        # DVC's last line is another one: "Having any troubles?"
+        reason = next((line for line in reversed(lines) if line.startswith(("ERROR", "fatal"))), lines[-1])
         raise UserError(f"`{' '.join(arguments)}` failed: {reason}")
     return done.stdout
 
