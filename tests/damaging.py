@@ -33,7 +33,8 @@ class Trial:
     stage: str
     gone: tuple[str, ...] = ()  # what DVC must bring back first
 
-    def damage(self, world: Path) -> None:
+    def damage(self, world: Path) -> bytes:
+        """Damage the file; return what it holds then."""
         path = world / self.file
         content, mode = bytearray(path.read_bytes()), path.stat().st_mode
         at = int(self.place * len(content))
@@ -47,6 +48,7 @@ class Trial:
         for name in self.gone:
             place = world / "repo" / name
             shutil.rmtree(place) if place.is_dir() else place.unlink()
+        return bytes(content)
 
 
 def by_hand(label: str) -> list[str]:
@@ -148,11 +150,11 @@ class World:
 
     def outcome(self, trial: Trial) -> str:
         """Damage this world, run what the trial says, and return in a word or two what came of it."""
-        trial.damage(self.folder)
+        content = trial.damage(self.folder)
         said = ""
         try:
             done = self._run(trial.stage)
-            found = self._judge(trial, done)
+            found = self._judge(trial, content, done)
             said = f"{done.returncode}\n{done.stdout[-300:]}\n{done.stderr[-700:]}"
         except subprocess.TimeoutExpired:
             found = "hang"
@@ -161,7 +163,7 @@ class World:
         self._put_back()
         return found
 
-    def _judge(self, trial: Trial, done: subprocess.CompletedProcess) -> str:
+    def _judge(self, trial: Trial, content: bytes, done: subprocess.CompletedProcess) -> str:
         file, changed = trial.file.removeprefix("repo/"), self._changed()
         there = {name for name in changed if (self.folder / name).exists()}
         other = {
@@ -175,7 +177,8 @@ class World:
             lines = done.stderr.splitlines()
             if not any(line.lower().startswith("error: ") or line.endswith(" is invalid.") for line in lines):
                 return "no word"
-            return "other outputs" if other - {file} and file not in EDITED else "told"
+            left = {name for name in other if (self.folder / "repo" / name).read_bytes() != content}
+            return "other outputs" if left - {file} and file not in EDITED else "told"
         if other and trial.kind == "DVC's cache":
             return self._told_by_hand(other)
         if other:

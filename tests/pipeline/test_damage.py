@@ -29,9 +29,7 @@ def worlds(base):
 
 @pytest.fixture(scope="module")
 def counts():
-    found = Counter()
-    yield found
-    print(table(found))
+    return Counter()
 
 
 @pytest.mark.slow
@@ -48,4 +46,5 @@ def test_damage_is_told_or_healed_or_no_matter(base, worlds, counts, slice):
     counts.update(
         (f"{trial.kind}, {'by hand' if trial.stage else 'dvc repro'}", outcome) for trial, outcome in found
     )
+    print(f"\nafter slice {slice}\n{table(counts)}", flush=True)  # of all slices so far
     assert not [(trial, outcome) for trial, outcome in found if outcome in WRONG]

@@ -126,6 +126,17 @@ def test_an_entry_too_many_stops_the_stage(finished, hub_mirror, monkeypatch, st
             perform(stage)
 
 
+@pytest.mark.parametrize("name", ["lx", "lr.lr", "models.vit.width"])
+def test_a_parameter_that_there_isnt_is_said_in_a_line(finished, monkeypatch, name):
+    """A slip in dvc.yaml ends a script by hand in a traceback; DVC itself says it."""
+    monkeypatch.chdir(finished)
+    with edited_pipeline(finished) as (content, save):
+        body(content, "init")["params"].append(name)
+        save(content)
+        with pytest.raises(UserError, match=f"dvc.yaml lists {name} among"):
+            perform("init")
+
+
 def test_stages_import_neither_dvc_nor_transformers():
     """A GPU node without DVC, transformers or scikit-learn runs every stage script."""
     code = (
