@@ -58,7 +58,9 @@ def test_what_was_not_run_is_named():
         for name in params[section]
     ]
     assert [line for line in found if ": lr is" in line] == [
-        f"{label}: lr is 0.002, its run had 0.001" for label in trained if label != "finetune@another"
+        f"{label}: lr is 0.002, its run had 0.001"
+        for label in ["check", *trained]
+        if label != "finetune@another"
     ]
     assert {
         "finetune@another was never run",
