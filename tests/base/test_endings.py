@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 
@@ -19,7 +20,13 @@ BEGUN = (
 def start(code, goes_on=False, **options):
     command = [sys.executable, "-c", BEGUN.format(goes_on) + code]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT} | options
-    return subprocess.Popen(command, **options)
+    return subprocess.Popen(command, preexec_fn=heard, **options)
+
+
+def heard():
+    """Hear what `nohup`, or a shell's `&`, has the tests themselves ignore."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +144,6 @@ def test_what_a_stage_prints_never_fails_it(where):
 )
 def test_a_signal_while_packages_are_imported(name, code, words):
     """Ctrl-C while torch is imported prints a page, or a command that is ended leaves half of its files behind."""
-    import signal
 
     process = start("import time; print('there', flush=True); time.sleep(60)")
     assert process.stdout.readline() == "there\n"
@@ -152,7 +158,6 @@ def test_one_of_several_processes_ends_at_once(name):
 
     Here a wait in C, which no signal ends: Python's handlers run when it returns.
     """
-    import signal
     import time
 
     several = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}

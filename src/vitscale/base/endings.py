@@ -137,11 +137,14 @@ def ending(error: BaseException) -> tuple[int, str] | None:
 
 def _end(code: int, lines: str) -> SystemExit:
     """Return what ends the process with that code, and says why."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:  # a full disk, a pipe that nobody reads: Python would try again at its end, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if code == 1:
         return SystemExit(lines)
-    if code == READ_NO_MORE:  # or Python complains when it writes out what is left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    elif lines:
+    if lines:
         print(lines, file=sys.stderr, flush=True)
     return SystemExit(code)
 
