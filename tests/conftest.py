@@ -75,6 +75,14 @@ def environment(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def undetermined():
+    """What a stage's set-up leaves in this process isn't left to the next module: a worker runs them in any order."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory):
     """What forks each `python` and `dvc` that finds itself in PATH, once `forked` has put it there."""

@@ -7,12 +7,8 @@ import pytest
 
 from damaging import WRONG, World, make_base, table, trials
 
-SLICES, EACH, BY_DVC, WORKERS = (
-    20,
-    60,
-    13,
-    2,
-)  # 1,000 flipped bytes and 200 cuts, 260 of them under `dvc repro`
+# 1,000 flipped bytes and 200 cuts, 260 of them under `dvc repro`.
+SLICES, EACH, BY_DVC, WORKERS = 20, 60, 13, 2
 
 
 @pytest.fixture(scope="module")
