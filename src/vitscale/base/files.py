@@ -21,6 +21,7 @@ from vitscale.base.processes import RANK
 
 # Files of a training in the folder of states: its state, part of one that is being written, its lock.
 OF_TRAINING = re.compile(r"([a-z]+@[A-Za-z0-9_-]+-[0-9a-f]{32})\.(pt|pt\.[0-9a-f]{8}\.part|lock)")
+AGAIN = "`dvc checkout` brings outputs back"  # the way out where an output is damaged
 MOST_OF_JSON = 16 << 20  # bytes: 100,000 epochs take 15 MB
 MOST_LISTS = 200_000  # and objects in it: Python looks through all of them again and again while they grow
 Kind = TypeVar("Kind", dict, list)

@@ -4,6 +4,8 @@ Nobody's wish is believed: beyond these a start takes all memory, or no end, bef
 so. They leave room for the largest ViTs that are in use, ViT-G/14 (dim 1664, depth 48, 1.84e9 parameters).
 """
 
+from typing import Any
+
 SIDE = 4096  # pixels an image is high and wide: 48 MiB each as uint8
 TOKENS = (
     16_384  # patches of an image, 2048 px in patches of 16: attention takes the square of it, 1 GiB a head
@@ -14,8 +16,11 @@ PARAMETERS = 2_500_000_000  # 10 GB, and 40 GB to train with AdamW
 CLASSES = 1_000_000  # of a head; ImageNet-21k has 21,843
 
 
-def vit_fault(*, image_size: int, patch_size: int, dim: int, depth: int, mlp_dim: int) -> str:
-    """Return in what a ViT is too large as a whole, each size within its own limit; "" if it isn't."""
+def vit_fault(*, image_size: int, patch_size: int, dim: int, depth: int, mlp_dim: int, **_: Any) -> str:
+    """Return in what a ViT is too large as a whole, each size within its own limit; "" if it isn't.
+
+    What else a model's parameters have is passed over.
+    """
     tokens = (image_size // patch_size) ** 2
     if tokens > TOKENS:
         return (

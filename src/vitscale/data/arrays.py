@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vitscale.base.errors import UserError, one_line
-from vitscale.base.files import naming, read_json, write_bytes, write_json
-
-AGAIN = "`dvc checkout` brings outputs back"
+from vitscale.base.files import AGAIN, naming, read_json, write_bytes, write_json
 
 
 @dataclass(frozen=True)

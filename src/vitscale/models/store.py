@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitscale.base.errors import UserError, one_line
-from vitscale.base.files import hold_file, read_json, write_bytes, write_json
+from vitscale.base.files import AGAIN, hold_file, read_json, write_bytes, write_json
 from vitscale.models import resnet
 from vitscale.models.preprocessing import Preprocessing
 from vitscale.models.resnet import ResNet18Config, resnet18
@@ -38,7 +38,6 @@ ARCHITECTURES: dict[str, type[VitConfig] | type[ResNet18Config]] = {
 # need scales that stand elsewhere.
 DTYPES = dict.fromkeys(("F64", "F32", "F16", "BF16"), torch.float32) | {"I64": torch.int64}
 MOST_OF_HEADER = 2 << 20  # bytes; a ViT of 1000 blocks takes 1.5 MB
-AGAIN = "`dvc checkout` brings outputs back"
 INPUT = ("classes", "interpolation", "mean", "std")  # beside the architecture's parameters
 
 

@@ -89,8 +89,7 @@ def check_values(content: Any, architectures: dict[str, type], others: Iterable[
         "given where mean is, null where it is null",
     )
     if content["architecture"] == "vit":
-        sizes = ("image_size", "patch_size", "dim", "depth", "mlp_dim")
-        if fault := limits.vit_fault(**{each: content[each] for each in sizes}):
+        if fault := limits.vit_fault(**content):
             raise ValueError(fault)
         for name, whole in (("patch_size", "image_size"), ("heads", "dim")):
             hold(name, content[whole] % content[name] == 0, f"a divisor of the {whole} {content[whole]}")

@@ -84,8 +84,7 @@ def _of_models(params: Params) -> Iterator[str]:
                 yield f"models.{name}.patch_size: {misfit}"
             if model.dim % model.heads:
                 yield f"models.{name}.heads: {model.heads} doesn't divide dim {model.dim}"
-            sizes = ("image_size", "patch_size", "dim", "depth", "mlp_dim")
-            if fault := vit_fault(**{each: getattr(model, each) for each in sizes}):
+            if fault := vit_fault(**model.model_dump()):
                 yield f"models.{name}: {fault}"
             if model.positions == "sincos" and model.dim % 4:
                 yield f"models.{name}.dim: {model.dim} is no multiple of 4, which sincos positions need"

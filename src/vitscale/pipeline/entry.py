@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vitscale.base.entries import Entry, Row
 from vitscale.base.errors import UserError
-from vitscale.base.files import read_json, write_json, write_metrics
+from vitscale.base.files import AGAIN, read_json, write_json, write_metrics
 from vitscale.data.arrays import load_split
 from vitscale.data.augment import Policy
 from vitscale.models.store import load_model, save_model
@@ -92,9 +92,9 @@ def _train(
         "train_images": len(training.batches.indices),
     }
     if origin.exists():
-        known = read_json(origin, dict, "`dvc checkout` brings outputs back")
+        known = read_json(origin, dict, AGAIN)
         if not isinstance(known.get("sha256"), str):
-            raise UserError(f"{origin} is damaged (it has no sha256); `dvc checkout` brings outputs back")
+            raise UserError(f"{origin} is damaged (it has no sha256); {AGAIN}")
         chosen["weights_sha256"] = [known["sha256"]]
     write_json(out / "training.json", chosen)
     stage.trained(checkpoint.path)
