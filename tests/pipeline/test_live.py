@@ -79,3 +79,15 @@ def test_dvc_reads_what_is_written_for_it(copy, monkeypatch):
         patch.chdir(copy)
         live.close()
     assert not (copy / LIVE).exists()
+
+
+def test_the_last_line_says_what_to_look_at(copy, monkeypatch):
+    """Catches a person who is left without the next step, or sent to an experiment's folder, which DVC takes away."""
+    *_, last = run("python", "stages/compare.py", cwd=copy).stdout.splitlines()
+    assert (
+        last.startswith("next: metrics/summary.md")
+        and "`dvc plots show`" in last
+        and "`vitscale demo`" in last
+    )
+    monkeypatch.setenv("DVC_ROOT", "/elsewhere")
+    assert "next:" not in run("python", "stages/compare.py", cwd=copy).stdout

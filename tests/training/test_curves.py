@@ -158,6 +158,16 @@ def test_a_full_disk_ends_the_curves_alone(split, monkeypatch, capsys, variable)
     assert raw(result.state) == raw(undisturbed.state) and result.history == undisturbed.history
     [said] = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert "the disk is full" in said and "the training goes on" in said
+    assert not LIVE.exists()
+
+
+def test_a_training_that_never_begins(monkeypatch):
+    """Catches another error, with a traceback, in place of the one that kept the training from its first step."""
+    pytest.importorskip("tensorboard")
+    monkeypatch.setenv("VITSCALE_DVCLIVE", "1")
+    given = Preprocessing(image_size=8, interpolation="bilinear", mean=[0.5] * 3, std=[0.5] * 3)
+    with pytest.raises(UserError, match="a reason"), curves_for(RUN, given):
+        raise UserError("a reason")
 
 
 def test_dvclive_files_are_there_while_it_trains(split, monkeypatch):

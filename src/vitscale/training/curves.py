@@ -61,6 +61,7 @@ class TensorBoard:
             ) from None
         self.folder, self.preprocessing, self.side = folder, preprocessing, 0
         self.events, self.summaries, self.records = event_pb2, summary_pb2, RecordWriter
+        self.file: Any = None
 
     def begin(self, history: list[Epoch]) -> None:
         """Open a new file of events; where it is the folder's first, earlier epochs go into it too."""
@@ -104,8 +105,9 @@ class TensorBoard:
         self.next = figures.epoch + 1
 
     def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+        """Close the file, where a training got so far."""
+        if self.file is not None:
+            self.file.close()
 
     def _figures(self, figures: Epoch) -> None:
         for field, name in NAMES.items():
@@ -203,6 +205,8 @@ class Curves:
                 tell(writer)
             except OSError as error:
                 self.writers.remove(writer)
+                with suppress(OSError):
+                    writer.close()
                 kind = type(writer).__name__
                 say(f"warning: no more curves for {kind}: {shown(way_out(error))}; the training goes on")
 
