@@ -44,6 +44,12 @@ def main(stage: Stage) -> None:
             f"params.yaml has no entry for {', '.join(map(str, stray))}; in the repository's root `{prune}` "
             "takes away what dvc.lock records of such leftovers, the rest is yours to delete"
         )
+    here = os.getcwd()
+    if os.environ.get("DVC_ROOT", here) == here:  # else this is an experiment's own folder, which goes away
+        print(
+            "next: metrics/summary.md has this table, `dvc plots show` draws it, "
+            "`vitscale demo` tries the models on images"
+        )
 
 
 if __name__ == "__main__":

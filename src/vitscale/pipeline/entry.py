@@ -16,6 +16,7 @@ from vitscale.runtime.device import setup
 from vitscale.runtime.distributed import require_same
 from vitscale.training.batches import Plan
 from vitscale.training.checkpoint import checkpoint_for
+from vitscale.training.curves import curves_for
 from vitscale.training.loop import Training, fit
 from vitscale.training.optimizers import Recipe
 
@@ -82,9 +83,15 @@ def _train(
     decides = stage.digest(
         *compute.identity(), plan.recipe.compile and can_compile(compute.device), plan.seed
     )
-    with checkpoint_for(stage.label, decides) as checkpoint:
+    # Each of several has a curve, and a name at the terminal, of its own.
+    of_several = isinstance(entry.seed, list)
+    run, title = (f"{stage.label}/seed-{seed}", f"seed {seed}, ") if of_several else (stage.label, "")
+    with (
+        checkpoint_for(stage.label, decides) as checkpoint,
+        curves_for(run, model.config.preprocessing) as curves,
+    ):
         training = Training(trained, train, plan, compute)
-        result = fit(training, validation, checkpoint)
+        result = fit(training, validation, checkpoint, curves, title)
     save_model(out, model.config, model.state_dict() | result.state)
     chosen: dict = {
         "validation_accuracy": result.validation_accuracy,

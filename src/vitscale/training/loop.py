@@ -3,8 +3,10 @@
 It knows no stage and no params.yaml.
 """
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vitscale.base.errors import UserError
 from vitscale.base.processes import RANK
-from vitscale.base.progress import progress, say
+from vitscale.base.progress import on_terminal, say, showing
 from vitscale.data.arrays import Split
 from vitscale.data.augment import generator_for
 from vitscale.models.store import Classifier
@@ -47,6 +49,19 @@ class Result:
     best_epoch: int
     validation_accuracy: float
     history: list[Epoch]
+
+
+class Listener(Protocol):
+    """What hears how a training goes, in the first of its processes, and only looks."""
+
+    def begin(self, history: list[Epoch]) -> None:
+        """Hear that it begins, after the epochs that a state holds already."""
+
+    def step(self, images: Tensor) -> None:
+        """Hear of a step and its images, (b, 3, s, s) as the model got them, or features (b, d)."""
+
+    def epoch(self, figures: Epoch, images_per_second: float) -> None:
+        """Hear of an epoch, and how fast it trained; scoring doesn't count."""
 
 
 class Training:
@@ -121,8 +136,8 @@ class Training:
         """Return a step's learning rate."""
         return learning_rate(step, self.total_steps, self.warmup_steps, self.plan.lr)
 
-    def epoch(self, epoch: int) -> float:
-        """Train for one epoch (from 0); return its mean loss.
+    def epoch(self, epoch: int, after_step: Callable[[Tensor], None] = lambda images: None) -> float:
+        """Train for one epoch (from 0); return its mean loss. `after_step` gets each step's images.
 
         Raises UserError where the loss is no number.
         """
@@ -131,11 +146,11 @@ class Training:
         self.train_mode()
         steps, first = self.batches.steps_per_epoch, epoch * self.batches.steps_per_epoch
         losses: list[Tensor] = []
-        batches = progress(self.batches.epoch(epoch), steps, f"epoch {epoch + 1}")
-        for i, (images, targets) in enumerate(batches):
+        for i, (images, targets) in enumerate(self.batches.epoch(epoch)):
             losses.append(self.step(images, targets, first + i))
             if (i + 1) % CHECK_EVERY == 0 or i + 1 == steps:
                 self._check(losses, first)
+            after_step(images)
         return distributed.mean(torch.stack(losses)).cpu().double().mean().item()
 
     def _check(self, losses: list[Tensor], first: int) -> None:
@@ -188,8 +203,17 @@ def _skips(count: int, so_far: int) -> str:
     return f", steps skipped since float16 overflowed: {count} ({so_far} so far)" if count else ""
 
 
-def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result:
-    """Train for the epochs that the checkpoint doesn't hold yet and return the result."""
+def fit(
+    training: Training,
+    validation: Split,
+    checkpoint: Checkpoint,
+    listeners: Sequence[Listener] = (),
+    label: str = "",
+) -> Result:
+    """Train for the epochs that the checkpoint doesn't hold yet and return the result.
+
+    `label` says on the terminal which of several trainings it is.
+    """
     saved = checkpoint.load() or {"epochs": 0, "history": [], "best": None}
     best, history, kept, epochs = saved["best"], saved["history"], saved["epochs"], training.plan.epochs
     if kept:
@@ -197,29 +221,49 @@ def fit(training: Training, validation: Split, checkpoint: Checkpoint) -> Result
         say(f"{verb} after epoch {kept} of {epochs}, from {checkpoint.path}")
     if 0 < kept < epochs:
         training.restore(saved["training"])
+    listeners = () if RANK else listeners
+    for listener in listeners:
+        listener.begin([Epoch(*figures) for figures in history])
     labels = torch.from_numpy(validation.labels)
+    each = training.batches.batch_size * training.batches.steps_per_epoch  # images
+
+    def title() -> str:
+        so_far = f", best validation {best['accuracy']:.2%}" if best else ""
+        return f"{label}epoch {min(kept + 1, epochs)}/{epochs}{so_far}"
+
+    def after_step(images: Tensor) -> None:
+        bar.add(training.batches.batch_size)
+        for listener in listeners:
+            listener.step(images)
+
     try:
-        for epoch in range(kept, epochs):
-            skipped_before = training.skipped
-            train_loss = training.epoch(epoch)
-            model = training.scored_model()
-            logits = predict(model, validation.images, training.compute)
-            loss = nn.functional.cross_entropy(logits, labels).item()
-            accuracy = (logits.argmax(1) == labels).double().mean().item()
-            last_rate = training.optimizers[0].param_groups[0]["lr"]
-            history.append([epoch + 1, last_rate, train_loss, loss, accuracy])
-            say(
-                f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss {loss:.4f}, "
-                f"validation accuracy {accuracy:.2%}"
-                + _skips(training.skipped - skipped_before, training.skipped)
-            )
-            if best is None or accuracy > best["accuracy"]:
-                # Copied at once, since a GPU's memory may not hold the weights twice.
-                state = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
-                best = {"epoch": epoch + 1, "accuracy": accuracy, "state": state}
-            going_on = None if epoch + 1 == epochs else training.state()
-            checkpoint.save({"epochs": epoch + 1, "history": history, "best": best, "training": going_on})
-            kept = epoch + 1
+        with showing(title(), epochs * each, "images", kept * each, stays=True) as bar:
+            for epoch in range(kept, epochs):
+                skipped_before, began = training.skipped, time.perf_counter()
+                train_loss = training.epoch(epoch, after_step)
+                rate = each / (time.perf_counter() - began)
+                model = training.scored_model()
+                logits = predict(model, validation.images, training.compute)
+                loss = nn.functional.cross_entropy(logits, labels).item()
+                accuracy = (logits.argmax(1) == labels).double().mean().item()
+                last_rate = training.optimizers[0].param_groups[0]["lr"]
+                history.append([epoch + 1, last_rate, train_loss, loss, accuracy])
+                skips = _skips(training.skipped - skipped_before, training.skipped)
+                if skips or not on_terminal():  # there the bar says it
+                    say(
+                        f"epoch {epoch + 1}/{epochs}: train loss {train_loss:.4f}, validation loss "
+                        f"{loss:.4f}, validation accuracy {accuracy:.2%}{skips}"
+                    )
+                for listener in listeners:
+                    listener.epoch(Epoch(*history[-1]), rate)
+                if best is None or accuracy > best["accuracy"]:
+                    # Copied at once, since a GPU's memory may not hold the weights twice.
+                    state = {name: value.to("cpu", copy=True) for name, value in model.state_dict().items()}
+                    best = {"epoch": epoch + 1, "accuracy": accuracy, "state": state}
+                going_on = None if epoch + 1 == epochs else training.state()
+                checkpoint.save({"epochs": epoch + 1, "history": history, "best": best, "training": going_on})
+                kept = epoch + 1
+                bar.rename(title())
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; run it again to go on after epoch {kept} of {epochs}") from None
     return Result(best["state"], best["epoch"], best["accuracy"], [Epoch(*figures) for figures in history])
