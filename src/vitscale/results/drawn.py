@@ -1,7 +1,7 @@
 """How our SVG pictures look: colours that the colour-blind tell apart, on a light page and on a dark one."""
 
 # Okabe & Ito, "Color Universal Design", 2008: these are told apart with each kind of colour blindness.
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"
+BLUE, VERMILLION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 GRAY = "#767676"
 PAPER, INK, AXIS, GRID = "#ffffff", "#1f2328", "#8c959f", "#d8dee4"
 DARK = {PAPER: "#0d1117", INK: "#e6edf3", AXIS: "#6e7681", GRID: "#30363d", BLUE: "#56b4e9", GRAY: "#9e9e9e"}

@@ -1,12 +1,12 @@
 """The page on the scaling curve: its picture, its figures, and what they show and don't show."""
 
 from vitscale.base.entries import Published
-from vitscale.results.drawn import BLUE, CONFIG, GRAY, GREEN, ORANGE, PURPLE, VERMILLION
+from vitscale.results.drawn import BLUE, CONFIG, GRAY, GREEN, PURPLE, VERMILLION
 from vitscale.results.scaling import Point, curves_of, slope
 from vitscale.results.scaling_findings import findings
 
-COLORS = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE]
-SHAPES = ["circle", "square", "triangle-up", "diamond", "cross"]
+COLORS = [BLUE, VERMILLION, GREEN, PURPLE]
+SHAPES = ["circle", "square", "triangle-up", "diamond"]
 
 
 def table(found: list[Point]) -> dict:
