@@ -14,12 +14,13 @@ require_drawing()
 
 import vl_convert
 
-from vitscale.base.files import write_bytes
+from vitscale.base.files import write_bytes, write_metrics
 from vitscale.data.pins import unpinned_in
 from vitscale.pipeline.stage import Stage, run
+from vitscale.results.drawn import with_dark
 from vitscale.results.picture import drawing
 from vitscale.results.study import Study
-from vitscale.results.summary import accuracy_table, curves, leftovers, summarise
+from vitscale.results.summary import accuracy_table, curves, headline, leftovers, summarise
 from vitscale.results.tables import figures_in, write_csv
 
 EPOCH = ["epoch", "lr", "train_loss", "validation_loss", "validation_accuracy"]
@@ -33,7 +34,9 @@ def main(stage: Stage) -> None:
     bounds = ["row", "accuracy", "ci95_low", "ci95_high", "published"]
     write_csv(stage.out("metrics/accuracy.csv"), bounds, accuracy_table(study))
     write_csv(stage.out("metrics/curves.csv"), ["stage", "entry", *EPOCH], curves(study))
-    write_bytes(stage.out("metrics/accuracy.svg"), vl_convert.vegalite_to_svg(drawing(study)).encode())
+    svg = with_dark(vl_convert.vegalite_to_svg(drawing(study)))
+    write_bytes(stage.out("metrics/accuracy.svg"), svg.encode())
+    write_metrics(stage.out("metrics/headline.json"), headline(study))
     print(text)
     for line in unpinned_in(stage.param("download"), Path()):
         print(line)

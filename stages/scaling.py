@@ -14,6 +14,7 @@ import vl_convert
 
 from vitscale.base.files import write_bytes, write_metrics
 from vitscale.pipeline.stage import Stage, run
+from vitscale.results.drawn import with_dark
 from vitscale.results.scaling import points
 from vitscale.results.scaling_page import drawing, page, table
 from vitscale.results.study import Study
@@ -26,7 +27,7 @@ def main(stage: Stage) -> None:
     found, published, target = points(study, stage.dep("data/prepared")), study.published, study.target
     text = page(found, published, target)
     write_bytes(stage.out(f"metrics/{stage.key}.md"), text.encode())
-    svg = vl_convert.vegalite_to_svg(drawing(found, published, target))
+    svg = with_dark(vl_convert.vegalite_to_svg(drawing(found, published, target)))
     write_bytes(stage.out(f"metrics/{stage.key}.svg"), svg.encode())
     write_metrics(stage.out(f"metrics/{stage.key}.json"), table(found))
     print(text)

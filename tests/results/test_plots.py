@@ -114,3 +114,16 @@ def test_page_without_a_network(folder):
         and page.count("vegaEmbed('#") == 7
     )
     assert "offline" not in run("git", "status", "--short", "-uall", cwd=folder).stdout
+
+
+def test_the_legend_of_the_curves_shows_every_colour_and_dash(plots):
+    """Catches trainings told apart by colour alone, or a dash that the legend draws as a dot."""
+    kinds = {"line": set(), "symbol": set()}
+    for path in re.findall(r"<path[^>]*>", drawn(plots["metrics/curves.csv"])):
+        look = dict(re.findall(r'(stroke|stroke-dasharray)="([^"]*)"', path))
+        if len(look) == 2:
+            kinds["line" if 'aria-roledescription="line mark"' in path else "symbol"].add(
+                tuple(look.values())
+            )
+    rows = read_yaml(EXAMPLE / "params.yaml")["rows"]
+    assert len(kinds["line"]) == len(rows) and kinds["line"] <= kinds["symbol"]

@@ -8,13 +8,16 @@ import pytest
 from scipy import stats
 
 from made import study
+from tiny import ROOT
+from vitscale.base.config import read_yaml
 from vitscale.base.entries import Weights
 from vitscale.base.errors import UserError
 from vitscale.base.files import write_json, write_metrics
 from vitscale.results.configurations import configurations, gain
 from vitscale.results.metrics import wilson
-from vitscale.results.summary import accuracy_table, control_of, curves, leftovers, summarise
-from vitscale.results.tables import by_class
+from vitscale.results.study import Study
+from vitscale.results.summary import accuracy_table, control_of, curves, headline, leftovers, summarise
+from vitscale.results.tables import by_class, figures_in
 
 TUNING = {
     "protocol": "full",
@@ -247,3 +250,27 @@ def test_curves(tmp_path):
     figures = [1e-05, 2.5, 2.25, 0.125]
     trained = [("pretrain", "vit-a", 1), ("pretrain", "vit-a", 2), ("finetune", "vit-a", 1)]
     assert found == [[*entry, *figures] for entry in trained]
+
+
+def test_headline(tmp_path):
+    """Catches a model's mean over another's rows, a row's test accuracy shown as validation, or a row that hasn't run."""
+    for row, validation in (("vit-a", 0.5), ("vit-scratch", 0.75), ("hub", 0.875)):
+        write_metrics(tmp_path / f"history/finetune/{row}.json", {"validation_accuracy": validation})
+    write_scores(tmp_path / "rows/vit-a.json", np.arange(8), 2)
+    rows = ROWS | {"hub": {"start": "hub"} | TUNING}
+    found = headline(study(rows, PRETRAIN, tmp_path, weights={"hub": HUB}, models={"vit": {}, "big": {}}))
+    assert found == {
+        "validation": {"vit": 0.625, "hub": 0.875},
+        "validation/vit-a": 0.5,
+        "validation/vit-scratch": 0.75,
+        "validation/hub": 0.875,
+        "test/vit-a": 0.25,
+    }
+
+
+@pytest.mark.parametrize("pipeline", [".", "examples/digits", "examples/scaling", "examples/tinyimagenet"])
+def test_headline_leaves_room_for_a_parameter(pipeline):
+    """Catches a pipeline whose `dvc exp show` has over eight columns, the experiment, its time and a parameter among them."""
+    params = read_yaml(ROOT / pipeline / "params.yaml")
+    study = Study.read(params.__getitem__, figures_in(ROOT / pipeline / "metrics"))
+    assert 1 <= len(headline(study)["validation"]) <= 5

@@ -13,6 +13,7 @@ COMMANDS = {
     "export": "export a finished row for transformers and ONNX",
     "report": "say what a change did to the accuracies, as a page for a pull request",
     "plots": "let the page of `dvc plots` work without a network",
+    "dag": "print the stages as a picture, a box a stage",
     "prune": "take away what entries that params.yaml no longer has left behind",
     "inspect-weights": "say whether weights that others trained fit, and print their entry",
     "runs": "share every run with colleagues through the DVC remote, of values changed since too",

@@ -1,9 +1,16 @@
 """The picture of the answer: accuracy by pretraining data, ours with intervals and others' beside them."""
 
 from vitscale.results.configurations import configurations
+from vitscale.results.drawn import BLUE, CONFIG, VERMILLION
 from vitscale.results.study import Study
 
 NOTHING = "nothing"
+LOOKS = {  # a kind of point: its colour, shape and filling
+    "ViT": (BLUE, "circle", BLUE),
+    "ResNet-18": (VERMILLION, "square", VERMILLION),
+    "ViT, published": (BLUE, "circle", "transparent"),
+    "ResNet-18, published": (VERMILLION, "square", "transparent"),
+}
 
 
 def family(row: str, study: Study) -> str:
@@ -27,13 +34,23 @@ def points(study: Study) -> list[dict]:
     found: list[dict] = []
     for each in configurations(study):
         row, (low, high) = each.rows[0], each.interval
-        point = {"row": row, "whose": "ours", "protocol": study.rows[row].protocol, "data": data_of[row]}
+        point = {
+            "row": row,
+            "kind": family(row, study),
+            "protocol": study.rows[row].protocol,
+            "data": data_of[row],
+        }
         found.append(point | {"accuracy": each.accuracy, "low": low, "high": high, "over": each.covers})
     for row, known in study.published.items():
         data = data_of.get(row) or of_images.get(known.images, f"{known.images:,} images")
-        point = {"row": row, "whose": "published", "protocol": known.protocol, "data": data}
+        point = {
+            "row": row,
+            "kind": f"{family(row, study)}, published",
+            "protocol": known.protocol,
+            "data": data,
+        }
         found.append(point | {"accuracy": known.accuracy})
-    return [point | {"family": family(point["row"], study)} for point in found]
+    return found
 
 
 def drawing(study: Study) -> dict:
@@ -53,46 +70,51 @@ def drawing(study: Study) -> dict:
         "scale": {"zero": False, "padding": 8},
         "axis": {"format": "%", "orient": "bottom"},
     }  # fmt: skip
-    colors = {"domain": ["ViT", "ResNet-18"], "range": ["#1f77b4", "#e6550d"]}
-    symbols = {"domain": ["ours", "published"], "range": ["circle", "diamond"]}
-    where = {
-        "y": {"field": "row", "type": "nominal", "title": None, "sort": [point["row"] for point in found]},
-        "color": {"field": "family", "type": "nominal", "title": "model", "scale": colors},
-    }
-    shape = {
-        "field": "whose",
+    # Models are told apart by shape too, not by colour alone, and published figures are hollow.
+    kinds = [kind for kind in LOOKS if any(point["kind"] == kind for point in found)]
+    color, shape, fill = (
+        {
+            "field": "kind",
+            "type": "nominal",
+            "title": None,
+            "scale": {"domain": kinds, "range": [LOOKS[kind][i] for kind in kinds]},
+        }
+        for i in range(3)
+    )
+    rows = {
+        "field": "row",
         "type": "nominal",
         "title": None,
-        "scale": symbols,
-        "legend": {"symbolFillColor": "gray"},
+        "sort": [point["row"] for point in found],
+        "axis": {"labelLimit": 0},
     }
     ends = {"x": {**accuracy, "field": "low"}, "x2": {"field": "high"}}
+    header = {
+        "labelExpr": "'pretrained on ' + datum.value",
+        "labelOrient": "top",
+        "labelAnchor": "start",
+        "labelPadding": 2,
+    }
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "background": "white",
+        "config": CONFIG,
         "title": {
             "text": f"Accuracy on {study.target} by what the model was pretrained on",
             "subtitle": f"bars: 95% intervals; {', or '.join(dict.fromkeys(covered))}",
-            "anchor": "start",
         },
         "data": {"values": found},
-        "facet": {
-            "row": {
-                "field": "data",
-                "sort": order,
-                "title": None,
-                "header": {"labelAngle": 0, "labelAlign": "left"},
-            }
-        },
+        "facet": {"row": {"field": "data", "sort": order, "title": None, "header": header}},
+        "spacing": 12,
         "resolve": {"scale": {"y": "independent"}},
         "spec": {
-            "width": 480,
+            "width": 420,
             "height": {"step": 20},
+            "encoding": {"y": rows, "color": color},
             "layer": [
-                {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.5}, "encoding": {**where, **ends}},
+                {"mark": {"type": "rule", "strokeWidth": 3}, "encoding": ends},
                 {
-                    "mark": {"type": "point", "size": 70, "filled": True, "opacity": 1},
-                    "encoding": {**where, "x": accuracy, "shape": shape},
+                    "mark": {"type": "point", "size": 50, "strokeWidth": 2, "opacity": 1},
+                    "encoding": {"x": accuracy, "shape": shape, "fill": fill},
                 },
             ],
         },

@@ -1,8 +1,12 @@
 """The page on the scaling curve: its picture, its figures, and what they show and don't show."""
 
 from vitscale.base.entries import Published
+from vitscale.results.drawn import BLUE, CONFIG, GRAY, GREEN, PURPLE, VERMILLION
 from vitscale.results.scaling import Point, curves_of, slope
 from vitscale.results.scaling_findings import findings
+
+COLORS = [BLUE, VERMILLION, GREEN, PURPLE]
+SHAPES = ["circle", "square", "triangle-up", "diamond"]
 
 
 def table(found: list[Point]) -> dict:
@@ -114,12 +118,17 @@ def drawing(found: list[Point], published: dict[str, Published], target: str) ->
         for name, entry in published.items()
     ]
     labels = f"datum.value < {counts[0]} ? 'none' : format(datum.value, ',')"
-    first = panel(curves, "pretraining images", f"{target} test accuracy", [none, *counts], labels, 560)
+    models = sorted({point.model for point in found}, reverse=True)  # vit is blue, as in accuracy.svg
+    first = panel(
+        curves, models, "pretraining images", f"{target} test accuracy", [none, *counts], labels, 480
+    )
+    side = f"datum.images < {counts[-1]} ? 1 : -1"  # a name must not leave the picture
     first["layer"] += [
         {
             "data": {"values": known},
-            "mark": mark | {"color": "#555555"},
+            "mark": mark,
             "encoding": {
+                "color": {"value": GRAY},
                 "x": {"field": "images", "type": "quantitative"},
                 "y": {"field": "accuracy", "type": "quantitative"},
                 **text,
@@ -127,7 +136,15 @@ def drawing(found: list[Point], published: dict[str, Published], target: str) ->
         }
         for mark, text in (
             ({"type": "point", "shape": "diamond"}, {}),
-            ({"type": "text", "align": "right", "dx": -8, "fontSize": 9}, {"text": {"field": "name"}}),
+            (
+                {
+                    "type": "text",
+                    "align": {"expr": f"({side}) > 0 ? 'left' : 'right'"},
+                    "dx": {"expr": f"8 * ({side})"},
+                    "fontSize": 10,
+                },
+                {"text": {"field": "name"}},
+            ),
         )
     ]
     panels, largest = [first], max(point.images for point in found)
@@ -142,6 +159,7 @@ def drawing(found: list[Point], published: dict[str, Published], target: str) ->
         panels.append(
             panel(
                 second,
+                models,
                 f"{target} images, after pretraining on {largest:,}",
                 None,
                 ticks,
@@ -151,7 +169,7 @@ def drawing(found: list[Point], published: dict[str, Published], target: str) ->
         )
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "background": "white",
+        "config": CONFIG,
         "hconcat": panels,
         "resolve": {"scale": {"y": "shared"}},
         "title": f"Accuracy on {target}, with 95% intervals; diamonds: a course project's figures",
@@ -171,9 +189,18 @@ def figures(point: Point) -> dict:
 
 
 def panel(
-    values: list[dict], x_title: str, y_title: str | None, ticks: list[float], labels: str, width: int
+    values: list[dict],
+    models: list[str],
+    x_title: str,
+    y_title: str | None,
+    ticks: list[float],
+    labels: str,
+    width: int,
 ) -> dict:
-    """Return the Vega-Lite layers of curves with intervals over a log axis of images."""
+    """Return the Vega-Lite layers of curves with intervals over a log axis of images.
+
+    Models differ in colour and shape, protocols in the dash of the line, and each has its legend.
+    """
     x = {
         "field": "images",
         "type": "quantitative",
@@ -188,35 +215,35 @@ def panel(
         "scale": {"zero": False},
         "axis": {"format": "%"},
     }
-    color = {"field": "model", "type": "nominal"}
+    color, shape = (
+        {"field": "model", "type": "nominal", "scale": {"domain": models, "range": looks}}
+        for looks in (COLORS, SHAPES)
+    )
     dash = {
         "field": "protocol",
         "type": "nominal",
         "scale": {"domain": ["full", "linear_probe"], "range": [[1, 0], [5, 4]]},
+        "legend": {
+            "symbolType": "stroke",
+            "symbolStrokeColor": GRAY,
+            "symbolStrokeWidth": 2,
+            "symbolSize": 400,
+        },
     }
     return {
         "width": width,
         "height": 360,
         "data": {"values": values},
+        "encoding": {"x": x, "color": color},
         "layer": [
+            {"mark": "line", "encoding": {"y": y, "strokeDash": dash, "detail": {"field": "curve"}}},
             {
-                "mark": {"type": "line", "point": True},
-                "encoding": {
-                    "x": x,
-                    "y": y,
-                    "color": color,
-                    "strokeDash": dash,
-                    "detail": {"field": "curve"},
-                },
+                "mark": {"type": "point", "filled": True, "opacity": 1},
+                "encoding": {"y": y, "shape": shape},
             },
             {
                 "mark": "rule",
-                "encoding": {
-                    "x": x,
-                    "y": {"field": "low", "type": "quantitative"},
-                    "y2": {"field": "high"},
-                    "color": color,
-                },
+                "encoding": {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}},
             },
         ],
     }

@@ -3,8 +3,9 @@
 from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
-from vitscale.results.configurations import Configuration, configurations, gain
+from vitscale.results.configurations import Configuration, configurations, gain, model_of
 from vitscale.results.study import Study
 
 HEADS = (
@@ -135,3 +136,21 @@ def curves(study: Study) -> list[list]:
                 seed = epoch.pop("seed", None)
                 table.append([stage, name if seed is None else f"{name} seed {seed}", *epoch.values()])
     return table
+
+
+def headline(study: Study) -> dict[str, dict[str, float] | float]:
+    """Return the accuracies by which experiments are compared.
+
+    By model the mean validation accuracy of its rows, then each row's on validation and on test images. What
+    is of a row has a `/` in its name: `dvc exp show --drop .+/` leaves out all such columns.
+    """
+    trained = {row: found for row in study.rows if (found := study.training("finetune", row))}
+    validation = {row: found["validation_accuracy"] for row, found in trained.items()}
+    of_model: dict[str, list[float]] = {}
+    for row, accuracy in validation.items():
+        of_model.setdefault(model_of(study.rows[row], study), []).append(accuracy)
+    return {
+        "validation": {model: fmean(each) for model, each in of_model.items()},
+        **{f"validation/{row}": accuracy for row, accuracy in validation.items()},
+        **{f"test/{row}": found["accuracy"] for row in study.rows if (found := study.score(row))},
+    }
