@@ -4,7 +4,6 @@ A ViT: attention rollout (Abnar & Zuidema 2020, *Quantifying Attention Flow in T
 classifying tokens have of each patch. ResNet-18: Grad-CAM (Selvaraju et al. 2017), a map for each class.
 """
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import reduce
 from typing import Any, cast
@@ -13,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from vitscale.models.store import Classifier
-from vitscale.models.vit import Attention, VisionTransformer
+from vitscale.models.vit import VisionTransformer
 
 
-def shares(attention: Attention, tokens: Tensor) -> Tensor:
-    """Return how much a block's tokens (b, n, dim) take of each other, (b, n, n); rows add up to 1.
+def shares(qkv: Tensor, heads: int) -> Tensor:
+    """Return how much a block's tokens take of each other (b, n, n); rows add up to 1.
 
-    The mean over heads; half of it is the token itself, for the residual connection (section 3).
+    `qkv` are their queries, keys and values (b, n, 3 * dim). It is the mean over heads, of which half is the
+    token itself, for the residual connection (section 3).
     """
-    batch, n, dim = tokens.shape
-    heads = (batch, n, 3, attention.heads, dim // attention.heads)
-    q, k, _ = attention.qkv(tokens).view(heads).permute(2, 0, 3, 1, 4)
-    mean = (q * heads[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1).mean(1)
+    batch, n, width = qkv.shape
+    q, k, _ = qkv.view(batch, n, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4)
+    mean = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1).mean(1)
     return (mean + torch.eye(n, device=mean.device)) / 2
 
 
@@ -43,22 +42,21 @@ class Looks(nn.Module):
         """Return logits and looks."""
         backbone: Any = self.model.backbone
         is_vit = isinstance(backbone, VisionTransformer)
-        watched = [block.attention for block in backbone.blocks] if is_vit else [backbone.layer4]
-        seen: list[tuple[nn.Module, Tensor, Tensor]] = []
+        watched = [block.attention.qkv for block in backbone.blocks] if is_vit else [backbone.layer4]
+        seen: list[Tensor] = []
         with ExitStack() as hooks:
             for module in watched:
-                hooks.enter_context(
-                    module.register_forward_hook(lambda each, given, out: seen.append((each, given[0], out)))
-                )
+                hooks.enter_context(module.register_forward_hook(lambda *call: seen.append(call[-1])))
             logits = self.model(images)
-        if is_vit:
-            return logits, self._rollout(shares(cast(Attention, each), given) for each, given, _ in seen)
-        return logits, self._grad_cam(seen[-1][2])
+        return logits, self._rollout(seen) if is_vit else self._grad_cam(seen[0])
 
-    def _rollout(self, blocks: Iterator[Tensor]) -> Tensor:
+    def _rollout(self, blocks: list[Tensor]) -> Tensor:
         """Return what class token, or mean of all tokens, has of each patch, after the last block."""
-        backbone = cast(VisionTransformer, self.model.backbone)
-        flow = reduce(lambda below, block: block @ below, blocks)
+        backbone: Any = self.model.backbone
+        each = (
+            shares(qkv, block.attention.heads) for qkv, block in zip(blocks, backbone.blocks, strict=True)
+        )
+        flow = reduce(lambda below, block: block @ below, each)
         prefix = 0 if backbone.class_token is None else backbone.class_token.shape[1]
         taken = flow[:, 0, prefix:] if prefix else flow.mean(1)
         side = round(taken.shape[1] ** 0.5)
