@@ -25,7 +25,7 @@ from vitscale.base.errors import UserError
 from vitscale.base.files import discard, lock, naming, take_away, write_bytes
 from vitscale.commands.card import card
 from vitscale.commands.main import add_pipeline
-from vitscale.models.finished import load_trained, session
+from vitscale.models.finished import TRAINED, load_trained, session
 from vitscale.models.hub_names import TRANSFORMERS_VIT, resnet_name, vit_names
 from vitscale.models.looks import Looks
 from vitscale.models.store import Classifier, count_parameters, trained_models
@@ -158,23 +158,19 @@ def _compare(name: str, found: Tensor, model: Classifier) -> None:
         )
 
 
-def export(row: str, destination: Path, pipeline: Path) -> bool:
-    """Write a row's files; return whether transformers can load them.
+def finished_row(row: str, pipeline: Path) -> tuple[Classifier, dict, dict]:
+    """Return a finished row's model, params.yaml, and the figures of its scores and of its training.
 
-    Raises UserError and leaves nothing where it can't.
+    Raises UserError where it isn't finished, or the figures are not of the model.
     """
     params, name = read_yaml(pipeline / "params.yaml"), row.split("/")[0]
     check(params)
     if name not in params["rows"]:
         raise UserError(f"there is no row {name}; {pipeline / 'params.yaml'} has {', '.join(params['rows'])}")
-    if destination.exists():
-        raise UserError(f"{destination} is there already; give a new folder")
-    if not destination.absolute().parent.is_dir():
-        raise UserError(f"{destination.parent} is not there; make it first")
     path = pipeline / f"metrics/rows/{name}.json"
     if not path.exists():
         raise UserError(f"{path} is not there: the row isn't finished; run `dvc repro` in {pipeline}")
-    model, folder = load_trained(row, pipeline).eval(), pipeline / "models/finetuned" / row
+    model, folder = load_trained(row, pipeline).eval(), pipeline / TRAINED / row
     scores, training = read_metrics(path) or {}, read_metrics(folder / "training.json") or {}
     history = read_metrics(pipeline / f"metrics/history/finetune/{name}.json") or {}
     if "/" in row:  # one of several seeds
@@ -185,10 +181,23 @@ def export(row: str, destination: Path, pipeline: Path) -> bool:
         raise UserError(
             f"{path} and its history are not of the model in {folder}; run `dvc repro` in {pipeline}"
         )
+    return model, params, scores | training
+
+
+def export(row: str, destination: Path, pipeline: Path) -> bool:
+    """Write a row's files; return whether transformers can load them.
+
+    Raises UserError and leaves nothing where it can't.
+    """
+    if destination.exists():
+        raise UserError(f"{destination} is there already; give a new folder")
+    if not destination.absolute().parent.is_dir():
+        raise UserError(f"{destination.parent} is not there; make it first")
+    model, params, figures = finished_row(row, pipeline)
     with built_beside(destination) as part:
         in_transformers = write_transformers(model, part)
         write_onnx(model, part / "model.onnx")
-        text = card(name, params, scores | training, model.config, in_transformers)
+        text = card(row.split("/")[0], params, figures, model.config, in_transformers)
         write_bytes(part / "README.md", text.encode())
     return in_transformers
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and may not be installed
     from vitscale.models.store import Classifier
 
 TRAINED, PULLED = "models/finetuned", "models/released"
-PULL = f"`dvc pull -r released {PULLED}`"
+PULL = f"`dvc --cd {PULLED} pull`"
 STORED = 32  # px, where an entry of `download` names none; data.pins.Download's
 # The keys of a released row's config.json. stored_size: side of the target's images, image_size: the model's.
 RELEASED: dict[str, Rule] = {
@@ -101,7 +101,7 @@ def load_finished(row: str, pipeline: Path) -> Finished:
     if has_torch() and (pipeline / TRAINED / row).is_dir():
         return _trained(row, pipeline)
     if (pipeline / PULLED / row / "model.onnx").is_file():
-        return _released(row, pipeline / PULLED / row)
+        return load_released(row, pipeline / PULLED / row)
     raise UserError(_missing(row, pipeline))
 
 
@@ -131,7 +131,7 @@ def _missing(row: str, pipeline: Path) -> str:
         )
     if pulled := sorted(path.parent.name for path in (pipeline / PULLED).glob("*/model.onnx")):
         return f"{ways}; {pipeline / PULLED} has {', '.join(pulled)}"
-    if (pipeline / f"{PULLED}.dvc").exists():
+    if (pipeline / PULLED / ".dvc").is_dir():
         return f"{ways}; {PULL} brings those that come with the clone"
     return ways
 
@@ -168,7 +168,7 @@ def session(path: Path) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _released(row: str, folder: Path) -> Finished:
+def load_released(row: str, folder: Path) -> Finished:
     """Return a row that came with the clone."""
     again = f"{PULL} brings it back"
     config = read_json(folder / "config.json", dict, again)
