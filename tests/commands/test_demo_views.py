@@ -126,7 +126,8 @@ def test_where_nothing_can_be_shown_it_says_what_to_do(pipeline, tmp_path):
         Views(folder)
     shutil.rmtree(folder / "models/finetuned")
     with pytest.raises(
-        UserError, match="has no finished row; `dvc repro` trains rows, `dvc pull -r released`"
+        UserError,
+        match="has no finished row; `dvc repro` trains some, `dvc --cd models/released pull` brings",
     ):
         Views(folder)
 
@@ -168,7 +169,7 @@ def test_a_lost_template_is_named(pipeline, tmp_path):
     folder = shutil.copytree(pipeline, tmp_path / "pipeline")
     (folder / ".dvc/plots/curves.json").unlink()
     with pytest.raises(
-        UserError, match=r"\.dvc/plots lacks a file .*curves.*`git checkout .dvc` brings it back"
+        UserError, match=r"\.dvc/plots/curves.json can.t be read .*; `git checkout .dvc` brings it back"
     ):
         Charts(folder, Views(folder).study).curves()
 

@@ -1,13 +1,10 @@
 """The study's charts as Vega-Lite: the picture of the answer, and those of `dvc plots show`."""
 
+import json
 from pathlib import Path
-from typing import Any
-
-from dvc_render import VegaRenderer
-from dvc_render.vega_templates import TemplateNotFoundError
 
 from vitscale.base.config import read_yaml
-from vitscale.base.errors import UserError
+from vitscale.base.files import read_json
 from vitscale.results.picture import drawing
 from vitscale.results.study import Study
 from vitscale.results.tables import parse_csv
@@ -42,13 +39,13 @@ class Charts:
         path = self.pipeline / name.replace("${key}", key)
         if not path.exists():
             return None
-        plot: dict[str, Any] = {
-            word: text.replace("${key}", key) if isinstance(text, str) else text
-            for word, text in self.plots[name].items()
+        plot = self.plots[name]
+        filled = {
+            word: plot[word].replace("${key}", key) for word in ("x", "y", "x_label", "y_label", "title")
         }
+        template = self.pipeline / f".dvc/plots/{plot['template']}.json"
+        text = json.dumps(read_json(template, dict, "`git checkout .dvc` brings it back"))
+        for word, value in filled.items():
+            text = text.replace(f"<DVC_METRIC_{word.upper()}>", json.dumps(value)[1:-1])
         points = [{**line, "rev": "workspace"} for line in parse_csv(path.read_bytes(), str(path))]
-        try:
-            folder = str(self.pipeline / ".dvc/plots")
-            return VegaRenderer(points, str(path), template_dir=folder, **plot).get_filled_template()
-        except TemplateNotFoundError as error:
-            raise UserError(f"{folder} lacks a file ({error}); `git checkout .dvc` brings it back") from None
+        return json.loads(text.replace('"<DVC_METRIC_DATA>"', json.dumps(points)))

@@ -15,7 +15,7 @@ from vitscale.commands.answers import About, answered, ask, card, refused, thumb
 from vitscale.commands.charts import Charts
 from vitscale.data.arrays import Split, load_split
 from vitscale.data.decode import square
-from vitscale.models.finished import finished_rows, load_finished
+from vitscale.models.finished import PULL, PULLED, finished_rows, load_finished
 from vitscale.results.disagreements import predictions
 from vitscale.results.picture import NOTHING, family
 from vitscale.results.study import Study
@@ -37,12 +37,12 @@ class Disagreements:
 
 def images_here(pipeline: Path, target: str) -> tuple[Split, bool]:
     """Return the target's test images that are here, and whether those are all. Raises UserError for none."""
-    whole, sample = pipeline / "data/raw" / target / "test", pipeline / "models/released/test-images"
+    whole, sample = pipeline / "data/raw" / target / "test", pipeline / PULLED / "test-images"
     if whole.is_dir():
         return load_split(whole), True
     if sample.is_dir():
         return load_split(sample), False
-    ways = "`dvc repro` makes the first, `dvc pull -r released` brings the second"
+    ways = f"`dvc repro` makes the first, {PULL} brings the second"
     raise UserError(f"neither {whole} nor {sample} is there; {ways}")
 
 
@@ -54,7 +54,7 @@ class Views:
         self.study = Study.read(params.__getitem__, figures_in(pipeline / "metrics"))
         names = finished_rows(pipeline)
         if not names:
-            ways = "`dvc repro` trains rows, `dvc pull -r released` brings released ones"
+            ways = f"`dvc repro` trains some, {PULL} brings those that come with the clone"
             raise UserError(f"{pipeline.resolve()} has no finished row; {ways}")
         self.split, self.is_whole = images_here(pipeline, self.study.target)
         self.charts = Charts(pipeline, self.study)
