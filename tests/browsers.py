@@ -45,7 +45,8 @@ def demo(pipeline, temporary, *options):
         [sys.executable, "-m", "vitscale", "demo", "--pipeline", pipeline, "--port", port, *options],
         cwd=temporary,
         env=os.environ
-        | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT / "src"), "VITSCALE_DEVICE": "cpu"},
+        | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT / "src"), "VITSCALE_DEVICE": "cpu"}
+        | {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"},  # a proxy that is no more
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -11,6 +11,7 @@ from playwright.sync_api import sync_playwright
 
 from vitscale.base.endings import begin, in_words
 from vitscale.base.errors import UserError
+from vitscale.commands.demo import free_port
 from vitscale.commands.main import add_pipeline
 from vitscale.commands.page import serving
 
@@ -24,7 +25,10 @@ def main(pipeline: Path, number: int | None) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         raise UserError("neither chromium nor google-chrome is in PATH; install one")
-    with serving(pipeline, "127.0.0.1", None) as address, sync_playwright() as playwright:
+    with (
+        serving(pipeline, "127.0.0.1", free_port("127.0.0.1", None)) as address,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(f"{address}?__theme=light")

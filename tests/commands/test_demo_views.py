@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
 from vitscale.commands.answers import Answer, ask, heat
 from vitscale.commands.charts import Charts
+from vitscale.commands.demo import free_port
 from vitscale.commands.views import Views
 from vitscale.models.finished import Finished
 from vitscale.results.study import Study
@@ -172,6 +174,29 @@ def test_a_lost_template_is_named(pipeline, tmp_path):
         UserError, match=r"\.dvc/plots/curves.json can.t be read .*; `git checkout .dvc` brings it back"
     ):
         Charts(folder, Views(folder).study).curves()
+
+
+@pytest.mark.parametrize(
+    "host, port, words",
+    [
+        ("127.0.0.1", 99999, "port 99999 of 127.0.0.1 can't be listened at (ports go from 1 to 65535)"),
+        ("203.0.113.7", None, "the ports 7860 to 7959 of 203.0.113.7 can't be listened at ("),
+        ("no such host", 7860, "port 7860 of no such host can't be listened at ("),
+    ],
+    ids=["port", "address", "name"],
+)
+def test_an_address_that_cannot_be_had_is_named(host, port, words):
+    """Catches a traceback, or minutes of tries, for a wrong --host or --port."""
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        free_port(host, port)
+    assert str(error.value).endswith("; give another --host or --port")
+
+
+def test_a_port_that_is_taken_is_refused_or_passed_over():
+    """Catches a second demo that can't be opened beside a first one."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="in use"):
+        free_port("127.0.0.1", taken.getsockname()[1])
+    assert 7860 <= free_port("127.0.0.1", None) < 7960
 
 
 def test_it_is_served_without_torch():

@@ -61,6 +61,7 @@ def space(tmp_path_factory):
     return folder / "space"
 
 
+@pytest.mark.slow
 def test_it_starts_without_what_it_does_not_install(space):
     """Catches a file that the lines leave out, and an import of a package that isn't in its requirements.txt."""
     port = free_port()

@@ -169,33 +169,28 @@ def theme() -> gr.themes.Base:
 
 
 @contextmanager
-def serving(pipeline: Path, host: str, port: int | None) -> Iterator[str]:
+def serving(pipeline: Path, host: str, port: int) -> Iterator[str]:
     """Serve the page of a pipeline from threads of this process; give its address.
 
-    Raises UserError where there is nothing to show, or the address can't be listened at.
+    Raises UserError where there is nothing to show.
     """
     page = build(Views(pipeline))
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            footer_links=[],
-            run_history=False,  # it keeps images in the browser
-            max_file_size=1,  # bytes: nothing here is sent as a file
-            enable_monitoring=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            theme=theme(),
-            css_paths=STYLE,
-        )
-    except OSError as error:
-        raise UserError(
-            f"nothing can be served at {host}, port {port or '7860 to 7959'} ({error}); see --host and --port"
-        ) from error
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        footer_links=[],
+        run_history=False,  # it keeps images in the browser
+        max_file_size=1,  # bytes: nothing here is sent as a file
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        theme=theme(),
+        css_paths=STYLE,
+    )
     try:
         yield address
     finally:
