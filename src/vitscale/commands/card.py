@@ -46,7 +46,9 @@ def card(row: str, params: dict, figures: dict, config: ModelConfig, in_transfor
         config.preprocessing,
         config.classes,
     )
-    kind = "A Vision Transformer" if isinstance(config.architecture, VitConfig) else "ResNet-18"
+    is_vit = isinstance(config.architecture, VitConfig)
+    kind = "A Vision Transformer" if is_vit else "ResNet-18"
+    looks = "attention rollout of its patches" if is_vit else "Grad-CAM, a map for each class"
     tuned = (
         "the head alone was trained, on a frozen backbone"
         if entry.is_probe
@@ -92,7 +94,7 @@ Give it images as {target} stores them: of any other, the centre square, scaled 
 (Pillow's `ImageOps.fit(image, ({side}, {side}), Image.Resampling.BICUBIC)`). `model.onnx` takes \
 `pixel_values`, float32 (batch, 3, {size}, {size}): such RGB images resized to {size}x{size} \
 ({wanted.interpolation}, antialiased, rounded), divided by 255, less {mean}, over {std}. \
-It gives `logits` (batch, {len(classes)}).
+It gives `logits` (batch, {len(classes)}) and `looks`, where in an image it looks: {looks}.
 {pipeline if in_transformers else ""}
 ## Limits
 

@@ -8,7 +8,6 @@ architecture (a ViT with one class token, ResNet-18 with the ImageNet stem), wha
 
 import argparse
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +25,9 @@ from vitscale.base.errors import UserError
 from vitscale.base.files import discard, lock, naming, take_away, write_bytes
 from vitscale.commands.card import card
 from vitscale.commands.main import add_pipeline
-from vitscale.commands.predict import load_row
+from vitscale.models.finished import TRAINED, load_trained, session
 from vitscale.models.hub_names import TRANSFORMERS_VIT, resnet_name, vit_names
+from vitscale.models.looks import Looks
 from vitscale.models.store import Classifier, count_parameters, trained_models
 from vitscale.models.vit import VisionTransformer, VitConfig
 from vitscale.pipeline.consistency import check
@@ -35,8 +35,6 @@ from vitscale.results.tables import read_metrics
 from vitscale.runtime.device import Compute
 from vitscale.training.inference import predict
 
-# Before anything imports onnxruntime, which else gives this machine a number and reports to Microsoft.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 TOLERANCE = 1e-4  # of a class probability, in float32
 
 
@@ -121,31 +119,33 @@ def write_transformers(model: Classifier, folder: Path) -> bool:
 
 
 def write_onnx(model: Classifier, path: Path) -> None:
-    """Write `pixel_values` (b, 3, s, s) to `logits` (b, classes).
+    """Write `pixel_values` (b, 3, s, s) to `logits` (b, classes) and `looks`, as `models.looks` has them.
 
     Nothing in it says where or by whom it was made. Raises UserError where onnxruntime's answers aren't ours.
     """
-    import onnxruntime
     from onnxscript.ir.passes.common import ClearMetadataAndDocStringPass
 
-    wanted = model.config.preprocessing
+    wanted, looking = model.config.preprocessing, Looks(model).eval()
     inputs = wanted.to_input(wanted.stacked(sample_images()))
-    names: Any = {"input_names": ["pixel_values"], "output_names": ["logits"]}
+    names: Any = {"input_names": ["pixel_values"], "output_names": ["logits", "looks"]}
     any_batch = ({0: torch.export.Dim("batch")},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            model, (inputs,), **names, dynamic_shapes=any_batch, dynamo=True, verbose=False
+            looking, (inputs,), **names, dynamic_shapes=any_batch, dynamo=True, verbose=False
         )
     assert program is not None
     ClearMetadataAndDocStringPass()(program.model)  # torch writes a stack trace, with this checkout's path
     with naming(path):
         program.save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    parts = [
-        session.run(None, {"pixel_values": part.numpy()})[0] for part in inputs.split([1, len(inputs) - 1])
-    ]
-    _compare("onnxruntime", torch.from_numpy(np.concatenate(parts)).softmax(1), model)
+    written = session(path)
+    parts = [written.run(None, {"pixel_values": part.numpy()}) for part in inputs.split([1, len(inputs) - 1])]
+    logits, looks = (torch.from_numpy(np.concatenate(each)) for each in zip(*parts, strict=True))
+    _compare("onnxruntime", logits.softmax(1), model)
+    with torch.no_grad():
+        ours = looking(inputs)[1]
+    if not torch.allclose(looks, ours, rtol=TOLERANCE, atol=TOLERANCE):
+        raise UserError("onnxruntime looks elsewhere than our model; nothing is exported")
 
 
 def _compare(name: str, found: Tensor, model: Classifier) -> None:
@@ -158,23 +158,19 @@ def _compare(name: str, found: Tensor, model: Classifier) -> None:
         )
 
 
-def export(row: str, destination: Path, pipeline: Path) -> bool:
-    """Write a row's files; return whether transformers can load them.
+def finished_row(row: str, pipeline: Path) -> tuple[Classifier, dict, dict]:
+    """Return a finished row's model, params.yaml, and the figures of its scores and of its training.
 
-    Raises UserError and leaves nothing where it can't.
+    Raises UserError where it isn't finished, or the figures are not of the model.
     """
     params, name = read_yaml(pipeline / "params.yaml"), row.split("/")[0]
     check(params)
     if name not in params["rows"]:
         raise UserError(f"there is no row {name}; {pipeline / 'params.yaml'} has {', '.join(params['rows'])}")
-    if destination.exists():
-        raise UserError(f"{destination} is there already; give a new folder")
-    if not destination.absolute().parent.is_dir():
-        raise UserError(f"{destination.parent} is not there; make it first")
     path = pipeline / f"metrics/rows/{name}.json"
     if not path.exists():
         raise UserError(f"{path} is not there: the row isn't finished; run `dvc repro` in {pipeline}")
-    model, folder = load_row(row, pipeline).eval(), pipeline / "models/finetuned" / row
+    model, folder = load_trained(row, pipeline).eval(), pipeline / TRAINED / row
     scores, training = read_metrics(path) or {}, read_metrics(folder / "training.json") or {}
     history = read_metrics(pipeline / f"metrics/history/finetune/{name}.json") or {}
     if "/" in row:  # one of several seeds
@@ -185,10 +181,23 @@ def export(row: str, destination: Path, pipeline: Path) -> bool:
         raise UserError(
             f"{path} and its history are not of the model in {folder}; run `dvc repro` in {pipeline}"
         )
+    return model, params, scores | training
+
+
+def export(row: str, destination: Path, pipeline: Path) -> bool:
+    """Write a row's files; return whether transformers can load them.
+
+    Raises UserError and leaves nothing where it can't.
+    """
+    if destination.exists():
+        raise UserError(f"{destination} is there already; give a new folder")
+    if not destination.absolute().parent.is_dir():
+        raise UserError(f"{destination.parent} is not there; make it first")
+    model, params, figures = finished_row(row, pipeline)
     with built_beside(destination) as part:
         in_transformers = write_transformers(model, part)
         write_onnx(model, part / "model.onnx")
-        text = card(name, params, scores | training, model.config, in_transformers)
+        text = card(row.split("/")[0], params, figures, model.config, in_transformers)
         write_bytes(part / "README.md", text.encode())
     return in_transformers
 

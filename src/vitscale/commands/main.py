@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": "classify images with a finished row",
     "export": "export a finished row for transformers and ONNX",
     "report": "say what a change did to the accuracies, as a page for a pull request",
+    "demo": "open a page to play with: images, disagreements, results",
     "plots": "let the page of `dvc plots` work without a network",
     "dag": "print the stages as a picture, a box a stage",
     "prune": "take away what entries that params.yaml no longer has left behind",

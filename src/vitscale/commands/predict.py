@@ -2,7 +2,9 @@
 
 IMAGE is a file of any size, or a folder, of which every image is taken. An image that can't be read is named,
 the rest go on, and the exit code is 1. Images go the way of the test images: as `data.decode` says to the
-size that the target's images have, then resized to the model's. The model computes in float32.
+size that the target's images have, then resized to the model's. The model computes in float32: the one that
+was trained here, in `models/finetuned`, or the one that came with the clone, in `models/released`, which
+needs no torch.
 """
 
 import argparse
@@ -13,15 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
 from vitscale.commands.main import add_pipeline
 from vitscale.data.decode import HEAD, MAX_BYTES, is_image, square
-from vitscale.data.sources import Download
-from vitscale.models.preprocessing import Preprocessing
-from vitscale.models.store import Classifier, load_model, trained_models
-from vitscale.runtime.device import setup
-from vitscale.training.inference import predict
+from vitscale.models.finished import load_finished
 
 BATCH_SIZE = 32
 
@@ -59,21 +56,6 @@ def image_files(path: Path) -> list[Path]:
     return inside
 
 
-def load_row(row: str, pipeline: Path) -> Classifier:
-    """Return a finished row's model. Raises UserError where there is none."""
-    folder = pipeline / "models/finetuned"
-    if not (folder / row).is_dir():
-        there = ", ".join(sorted(path.name for path in folder.glob("*") if path.is_dir())) or "no model"
-        raise UserError(
-            f"{folder / row} is not there; {folder} has {there}; `dvc repro` makes it, `dvc pull` brings it"
-        )
-    models = trained_models(folder / row)
-    if len(models) > 1:
-        each = ", ".join(path.relative_to(folder).as_posix() for path in models)
-        raise UserError(f"{row} has a model for each of its seeds; give one of {each}")
-    return load_model(models[0])
-
-
 class Reader:
     """Reads images as squares of `side` pixels and says which can't be read; `failed`: there was one."""
 
@@ -95,15 +77,13 @@ class Reader:
                 self.fail(error)
         return found
 
-    def batches(
-        self, files: list[Path], wanted: Preprocessing
-    ) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
-        """Yield the images that can be read, some at a time, at a model's size: photographs are large."""
+    def batches(self, files: list[Path]) -> Iterator[tuple[list[Path], list[np.ndarray]]]:
+        """Yield the images that can be read, some at a time: photographs are large."""
         for start in range(0, len(files), BATCH_SIZE):
             paths, images = [], []
             for path in files[start : start + BATCH_SIZE]:
                 try:
-                    images.append(wanted.stacked([read_image(path, self.side)])[0].byte().numpy())
+                    images.append(read_image(path, self.side))
                     paths.append(path)
                 except UserError as error:
                     self.fail(error)
@@ -124,20 +104,16 @@ def main(arguments: argparse.Namespace) -> None:
 
     Raises UserError where the row isn't there.
     """
-    params = read_yaml(arguments.pipeline / "params.yaml")
-    stored = Download(**params["download"][params["target"]]).image_size
-    compute, reader, answers = setup(), Reader(stored), []
-    model = load_row(arguments.row, arguments.pipeline)
-    classes, files = model.config.classes, reader.files(arguments.images)
+    finished, answers = load_finished(arguments.row, arguments.pipeline), []
+    reader, classes = Reader(finished.stored_side), finished.classes
+    files = reader.files(arguments.images)
     width = max([len(str(path)) for path in files] + [5])
     if files and not arguments.json:
         print(f"{'image':{width}}  {'class':20}  probability  top 5")
-    for paths, images in reader.batches(files, model.config.preprocessing):
-        best = predict(model, images, compute, BATCH_SIZE).softmax(1).topk(min(5, len(classes)))
-        for path, values, indices in zip(paths, best.values.tolist(), best.indices.tolist(), strict=True):
-            top = [
-                {"class": classes[i], "probability": value} for i, value in zip(indices, values, strict=True)
-            ]
+    for paths, images in reader.batches(files):
+        for path, values in zip(paths, finished(images).probabilities, strict=True):
+            best = values.argsort()[::-1][:5]
+            top = [{"class": classes[i], "probability": float(values[i])} for i in best]
             answers.append({"image": str(path), **top[0], "top5": top})
             if not arguments.json:
                 text = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in top)
