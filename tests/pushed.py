@@ -154,7 +154,7 @@ class TakingHub(Hub):
         known = (
             {}
             if asked["oid"] in self.objects
-            else {"actions": {"upload": {"href": f"{self.url}/objects/{asked['oid']}"}}}
+            else {"actions": {"upload": {"href": f"{self.url}/storage/{asked['oid']}"}}}
         )
         return asked | known
 

@@ -138,8 +138,8 @@ def test_no_network(hub, folder, monkeypatch):
     ("name", "part", "broken", "words"),
     [
         ("somebody/model", None, None, "the token may not write to somebody/model: take a name of your own"),
-        (NAME, "/objects/", (403, {}, b""), "may not write to me/model"),
-        (NAME, "/objects/", (413, {}, b"too large"), "answers 413 (too large)"),
+        (NAME, "/storage/", (403, {}, b""), "'s storage answers 403 (Forbidden)"),
+        (NAME, "/objects/batch", (413, {}, b"too large"), "answers 413 (too large)"),
         (NAME, "/commit/", (500, {}, b""), "answers 500 (Internal Server Error)"),
         (NAME, "/commit/", None, "can't be reached, or broke off (Server disconnected"),
         (

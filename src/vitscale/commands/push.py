@@ -99,18 +99,18 @@ def reason(name: str, error: BaseException) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-    while isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading …"
-        error = error.__cause__
     hub = constants.ENDPOINT
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading …"
+        error, hub = error.__cause__, f"{hub}'s storage"  # which knows no token: its addresses are secret
     if isinstance(error, LocalTokenNotFoundError):
         return f"there is no token of the hub; {LOGIN}"
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE keeps the hub's client off the network; unset it"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        if status == 401:
+        if status == 401 and hub == constants.ENDPOINT:
             return f"{hub} refuses the token; {LOGIN}{_named_by_environment()}"
-        if status == 403:
+        if status == 403 and hub == constants.ENDPOINT:
             owner = name.split("/")[0]
             return (
                 f"the token may not write to {name}: take a name of your own, or {LOGIN}, of {owner} or a "
