@@ -213,3 +213,14 @@ def test_the_command(hub, finished, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="^error: nothing is exported: .* refuses the token; .*$"):
         run(tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_push_by_xet_that_breaks(hub, folder, monkeypatch):
+    """Catches a refusal of xet's storage that ends in the words of hf_xet alone, or leaves a commit."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    hub.broken["/xet-write-token/"] = (403, {}, b"")
+    with pytest.raises(UserError) as caught:
+        push(folder, NAME, False, "vit")
+    said = str(caught.value)
+    assert said.startswith(f"{folder} is exported but not pushed: ") and "\n" not in said and "403" in said
+    assert f"`hf upload {NAME} {folder}` sends it" in said and not hub.commits
