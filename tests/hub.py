@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from huggingface_hub import constants
 from vitscale.base.digests import digest
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"
+Answer = tuple[int, dict[str, str], bytes]
 
 
 class Hub:
@@ -25,7 +27,11 @@ class Hub:
         self.gated: set[str] = set()
         self.url = ""
 
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+    def take(self, method: str, path: str, headers: Message, content: bytes) -> Answer:
+        """Return the answer to a POST or PUT; this one takes nothing."""
+        return 405, {}, b""
+
+    def answer(self, path: str, headers: Message) -> Answer:
         """Return status, headers and content for a path."""
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
             name, revision = match[1], match[2] or "main"
@@ -35,13 +41,14 @@ class Hub:
             return 404, {}, b""
         if not (self.folder / name).is_dir():
             return 404, {"X-Error-Code": "RepoNotFound"}, b""
-        if revision not in ("main", COMMIT):
+        commit = self.commit_of(name)
+        if revision not in ("main", commit):
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""
         if path.startswith("/api/"):
             files = [each for each in sorted((self.folder / name).iterdir()) if each.is_file()]
             content = {
                 "id": name,
-                "sha": COMMIT,
+                "sha": commit,
                 "siblings": [{"rfilename": each.name, "size": each.stat().st_size} for each in files],
                 "cardData": self.cards.get(name),
             }
@@ -50,8 +57,12 @@ class Hub:
             return 401, {"X-Error-Code": "GatedRepo"}, b""
         file = self.folder / name / match[3]
         if not file.is_file():
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b""
-        return 200, {"X-Repo-Commit": COMMIT, "ETag": f'"{digest(file)}"'}, file.read_bytes()
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
+        return 200, {"X-Repo-Commit": commit, "ETag": f'"{digest(file)}"'}, file.read_bytes()
+
+    def commit_of(self, name: str) -> str:
+        """Return the one commit that a repository has."""
+        return COMMIT
 
     def bytes_of(self, file: str) -> int:
         """Return how many bytes of such a file were sent."""
@@ -68,16 +79,19 @@ def use(monkeypatch, hub: Hub, cache: Path) -> None:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Hub]:
-    """Serve a folder's repositories until the block ends."""
-    hub = Hub(folder)
+def serving(hub: Hub) -> Iterator[Hub]:
+    """Serve its repositories until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def respond(self):
             path = urlsplit(self.path).path
-            status, headers, content = hub.answer(path)
+            if self.command in ("GET", "HEAD"):
+                status, headers, content = hub.answer(path, self.headers)
+            else:
+                sent = self.rfile.read(int(self.headers["Content-Length"]))
+                status, headers, content = hub.take(self.command, path, self.headers, sent)
             if status == 200 and (asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
                 first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
                 headers |= {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
@@ -88,9 +102,10 @@ def serving(folder: Path) -> Iterator[Hub]:
             self.end_headers()
             if self.command == "GET":
                 hub.sent.append((path, len(content)))
+            if self.command != "HEAD":
                 self.wfile.write(content)
 
-        do_GET = do_HEAD = respond
+        do_GET = do_HEAD = do_POST = do_PUT = respond
 
         def log_message(self, *_):
             pass

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, ViTConfig, ViTModel
 
-from hub import COMMIT, serving, use
+from hub import COMMIT, Hub, serving, use
 from published import DEIT_PROCESSOR, LABELS, VIT, VIT_PROCESSOR, change_json, publish, publish_timm
 from tiny import ROOT, hub_entry, tiny
 from vitscale.base.config import parse_yaml
@@ -67,7 +67,7 @@ def repositories(tmp_path_factory):
 @pytest.fixture
 def hub(repositories, tmp_path):
     shutil.copytree(repositories, tmp_path / "repositories")
-    with serving(tmp_path / "repositories") as hub:
+    with serving(Hub(tmp_path / "repositories")) as hub:
         hub.cards[NAME] = {"license": "apache-2.0", "datasets": ["imagenet-21k"]}
         hub.gated.add("some/gated")
         yield hub

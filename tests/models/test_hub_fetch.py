@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import ViTConfig, ViTForImageClassification
 
-from hub import COMMIT, serving, use
+from hub import COMMIT, Hub, serving, use
 from published import LABELS, VIT, VIT_PROCESSOR, publish, publish_timm
 from vitscale.base.digests import digest
 from vitscale.base.entries import Weights
@@ -19,7 +19,7 @@ NAME = "google/vit"
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    with serving(tmp_path / "hub") as hub:
+    with serving(Hub(tmp_path / "hub")) as hub:
         entry = publish(
             hub.folder, NAME, ViTForImageClassification(ViTConfig(**VIT, **LABELS)), VIT_PROCESSOR
         )

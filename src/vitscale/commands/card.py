@@ -6,12 +6,43 @@ from vitscale.data.sources import Download
 from vitscale.models.store import ModelConfig
 from vitscale.models.vit import VitConfig
 
+# The hub's names of data sets that it has.
+HUB_DATA = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 DATA_LICENCES = {
     "cifar10": "CIFAR-10 (Krizhevsky 2009): its authors name no licence; cite the report",
     "cifar100": "CIFAR-100 (Krizhevsky 2009): its authors name no licence; cite the report",
+    "tinyimagenet": "Tiny ImageNet (Stanford CS231n): names no licence; ImageNet's images are for research",
     "digits": "Optical Recognition of Handwritten Digits (UCI, scikit-learn's copy): CC BY 4.0",
     "imagefolder": "a folder of images: its owner's terms",
 }
+
+
+def _data(start: str, params: dict) -> list[str]:
+    """Return the data sets that a row was trained on here, the target first."""
+    return [params["target"], *([params["pretrain"][start]["data"]] if start in params["pretrain"] else [])]
+
+
+def metadata(row: str, params: dict, accuracy: float, in_transformers: bool) -> str:
+    """Return what the hub reads of a card, as YAML: `model-index` has the accuracy on the test images."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    start, target, task = Row(**params["rows"][row]).start, params["target"], "image-classification"
+    ids = [HUB_DATA.get(params["download"][name]["source"], name) for name in _data(start, params)]
+    base = Weights(**params["weights"][start]) if start in params["weights"] else None
+    result = EvalResult(
+        task_type=task, dataset_type=ids[0], dataset_name=target, dataset_split="test",
+        metric_type="accuracy", metric_value=round(accuracy, 4),
+    )  # fmt: skip
+    return ModelCardData(
+        pipeline_tag=task,
+        license="other",
+        library_name="transformers" if in_transformers else None,
+        base_model=base.name if base and base.source == "huggingface" else None,
+        datasets=list(dict.fromkeys(ids)),
+        metrics=["accuracy"],
+        model_name=row,
+        eval_results=[result],
+    ).to_yaml()
 
 
 def _origin(start: str, params: dict) -> str:
@@ -28,8 +59,7 @@ def _origin(start: str, params: dict) -> str:
 
 def _licences(start: str, params: dict) -> list[str]:
     """Return the licences of the data and the weights that a row has seen."""
-    data = [params["target"], *([params["pretrain"][start]["data"]] if start in params["pretrain"] else [])]
-    found = {DATA_LICENCES[params["download"][name]["source"]] for name in data}
+    found = {DATA_LICENCES[params["download"][name]["source"]] for name in _data(start, params)}
     if start in params["weights"]:
         weights = Weights(**params["weights"][start])
         found.add(
@@ -56,19 +86,13 @@ def card(row: str, params: dict, figures: dict, config: ModelConfig, in_transfor
     )
     mean, std = ([round(value, 4) for value in values] for values in (wanted.mean, wanted.std))
     size, side = wanted.image_size, Download(**params["download"][target]).image_size
-    library = "library_name: transformers\n" if in_transformers else ""
     pipeline = (
         "\n    from transformers import pipeline"
         '\n    pipeline("image-classification", model="this folder")("image.png")\n'
     )
     licences = "\n".join(f"- {licence}" for licence in _licences(entry.start, params))
     return f"""---
-pipeline_tag: image-classification
-license: other
-{library}datasets:
-- {target}
-metrics:
-- accuracy
+{metadata(row, params, figures["accuracy"], in_transformers)}
 ---
 
 # {row}

@@ -23,6 +23,7 @@ from torch import Tensor
 from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
 from vitscale.base.files import discard, lock, naming, take_away, write_bytes
+from vitscale.commands import push
 from vitscale.commands.card import card
 from vitscale.commands.main import add_pipeline
 from vitscale.models.finished import TRAINED, load_trained, session
@@ -229,11 +230,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("row", metavar="ROW")
     parser.add_argument("destination", type=Path, metavar="DEST")
+    push.add_arguments(parser)
     add_pipeline(parser)
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Run the command. Raises UserError where the row isn't finished or an export's answers aren't ours."""
+    """Run the command. Raises UserError where the row isn't finished, answers aren't ours or a push fails."""
+    push.prepare(arguments.push, arguments.private)
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -249,3 +252,6 @@ def main(arguments: argparse.Namespace) -> None:
             "with the ImageNet stem)"
         )
     )
+    if arguments.push:
+        url = push.push(arguments.destination, arguments.push, arguments.private, arguments.row)
+        print(f"{url}: pushed")
