@@ -12,6 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from lean import pins
 from tiny import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -117,3 +118,16 @@ def test_the_citation_is_of_this_version_and_licence():
 def test_the_command_is_there():
     """Catches a program that was moved: `vitscale` would fail at its first import."""
     assert callable(pkgutil.resolve_name(PROJECT["scripts"]["vitscale"]))
+
+
+def test_the_lean_lock_has_the_pins_of_the_whole_one():
+    """Catches a package of which `vitscale predict` has another version than the tests."""
+    whole, lean = pins("requirements.txt"), pins("requirements-predict.txt")
+    assert len(lean) > 50 and "torch" not in lean
+    bare = {
+        name: {line.split(" ;")[0] for line in lines} for name, lines in whole.items()
+    }  # markers may differ
+    lacking = {
+        name: lines for name, lines in lean.items() if {line.split(" ;")[0] for line in lines} - bare[name]
+    }
+    assert lacking == {}
