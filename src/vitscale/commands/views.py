@@ -71,8 +71,9 @@ class Views:
         if row not in self.study.rows:
             return About(kind, kind)
         data, figures = self.study.pretraining_data(row), self.study.score(row)
+        probed = ", then frozen under a new head" if self.study.rows[row].is_probe else ""
         scored = f", right on {figures['accuracy']:.2%} of the test images" if figures else ""
-        return About(kind, f"{kind}, pretrained on {data or NOTHING}{scored}")
+        return About(kind, f"{kind}, pretrained on {data or NOTHING}{probed}{scored}")
 
     def _answered(self, title: str, image: np.ndarray, actual: str | None = None) -> str:
         """Return all rows' answers, a ViT's beside a ResNet-18's."""
