@@ -1,4 +1,4 @@
-"""Make docs/demo.png anew, the demo's first view in Chromium: `python -m tools.demo_picture`.
+"""Make docs/demo*.png anew, the demo's three views in Chromium: `python -m tools.demo_picture`.
 
 It wants finished rows, Chromium and playwright.
 """
@@ -20,8 +20,7 @@ WIDTH, HEIGHT = 1280, 870
 
 
 def main(pipeline: Path, number: int | None) -> None:
-    """Write the picture. Raises UserError where there is no Chromium, or nothing to show."""
-    destination = ROOT / "docs/demo.png"
+    """Write the pictures. Raises UserError where there is no Chromium, or nothing to show."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         raise UserError("neither chromium nor google-chrome is in PATH; install one")
@@ -36,11 +35,14 @@ def main(pipeline: Path, number: int | None) -> None:
         if number is not None:
             page.locator(f".few button[data-number='{number}']").click()
             page.locator(".answers h2", has_text=f"Test image {number}:").wait_for()
-        page.mouse.move(0, 0)
-        page.wait_for_timeout(1000)
-        page.screenshot(path=destination)
+        for view, name in (("Image", ""), ("Disagreements", "-disagreements"), ("Results", "-results")):
+            page.get_by_role("tab", name=view).click()
+            page.mouse.move(0, 0)
+            page.wait_for_timeout(2000)  # charts are drawn after the view has opened
+            path = ROOT / f"docs/demo{name}.png"
+            page.screenshot(path=path)
+            print(f"{path}: {path.stat().st_size} bytes")
         browser.close()
-    print(f"{destination}: {destination.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
