@@ -1,6 +1,7 @@
 """Marks that skip where what they need is absent, and the tiny pipeline that most proofs run on."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, which reads
     os.environ["OMP_NUM_THREADS"] = str(
         max(1, os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     )
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as a shell's `pytest &` has it: what tests start would never hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before a test imports onnxruntime
 

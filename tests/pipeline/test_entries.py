@@ -89,8 +89,8 @@ def trained(monkeypatch):
     """Each training with its validation images and its result, whose weights no model comes to by itself."""
     given, fit = [], module.fit
 
-    def noted(training, validation, checkpoint):
-        result = fit(training, validation, checkpoint)
+    def noted(training, validation, *others):
+        result = fit(training, validation, *others)
         result = replace(result, state={name: value + 1 for name, value in result.state.items()})
         given.append((training, validation, result))
         return result

@@ -55,6 +55,7 @@ def test_metrics_show_their_figures_and_no_list(done):
     )
     shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=done).stdout)[""]["data"]
     names = {path: set(each["data"]) for path, each in shown.items()}
+    assert names.pop("metrics/headline.json") == {"validation", "validation/vit-digits", "test/vit-digits"}
     assert (
         names[ROW] == set(list(figures)[:7])
         and all(values == set(list(training)[:3]) for path, values in names.items() if path != ROW)
