@@ -15,6 +15,7 @@ from lean import BLOCKED
 from made import CPU, build, save_model
 from tiny import PARAMS, ROOT
 from tools.release import halve
+from vitscale.base.endings import ending
 from vitscale.base.errors import UserError
 from vitscale.base.files import write_json
 from vitscale.commands.export import write_onnx
@@ -206,6 +207,14 @@ def test_a_model_that_cannot_answer_is_one_line(pipeline, tmp_path, without_torc
     with pytest.raises(UserError, match="released/vit holds no usable model .* brings it back$") as raised:
         load_finished("vit", tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_package_that_is_missing_is_not_the_model_s_fault(pipeline, without_torch, monkeypatch):
+    """Catches a line that sends people to pull a model that is whole, where onnxruntime is not installed."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ModuleNotFoundError) as raised:
+        load_finished("vit", pipeline)
+    assert "the package onnxruntime is not installed; `pip install" in ending(raised.value)[1]
 
 
 def test_the_side_of_images_where_none_is_named():

@@ -202,7 +202,7 @@ def load_released(row: str, folder: Path) -> Finished:
 
         if not np.isfinite(forward([np.zeros((side, side, 3), np.uint8)] * 2)[0]).all():
             raise ValueError("model.onnx gives no finite numbers")
-    except UserError:
+    except (UserError, ImportError, MemoryError):  # of these the model is not the cause
         raise
     except Exception as error:  # onnxruntime has a dozen kinds
         raise UserError(f"{folder} holds no usable model ({one_line(error)}); {AGAIN}") from error
