@@ -11,7 +11,6 @@ from playwright.sync_api import sync_playwright
 
 from vitscale.base.endings import begin, in_words
 from vitscale.base.errors import UserError
-from vitscale.commands.demo import free_port
 from vitscale.commands.main import add_pipeline
 from vitscale.commands.page import serving
 
@@ -25,7 +24,7 @@ def main(pipeline: Path, number: int | None) -> None:
     if not chromium:
         raise UserError("neither chromium nor google-chrome is in PATH; install one")
     with (
-        serving(pipeline, "127.0.0.1", free_port("127.0.0.1", None)) as address,
+        serving(pipeline, "127.0.0.1", None) as address,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])

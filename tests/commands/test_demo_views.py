@@ -20,7 +20,7 @@ from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
 from vitscale.commands.answers import Answer, ask, heat
 from vitscale.commands.charts import Charts
-from vitscale.commands.demo import free_port
+from vitscale.commands.ports import free_port
 from vitscale.commands.views import Views
 from vitscale.models.finished import Finished
 from vitscale.results.study import Study
@@ -127,11 +127,25 @@ def test_where_nothing_can_be_shown_it_says_what_to_do(pipeline, tmp_path):
     ):
         Views(folder)
     shutil.rmtree(folder / "models/finetuned")
+    with pytest.raises(UserError, match="has no finished row; `dvc repro` trains some$"):  # an example
+        Views(folder)
+    (folder / "models/released/.dvc").mkdir(parents=True)
     with pytest.raises(
         UserError,
         match="has no finished row; `dvc repro` trains some, `dvc --cd models/released pull` brings",
     ):
         Views(folder)
+
+
+def test_damaged_test_images_name_their_own_way_back(pipeline, tmp_path):
+    """Catches `dvc checkout`, which knows nothing of models/released."""
+    folder = shutil.copytree(pipeline, tmp_path / "pipeline")
+    for name in ("labels.npy", "classes.json"):
+        (folder / "models/released/test-images" / name).write_bytes(b"x")
+        with pytest.raises(
+            UserError, match="^[^;]*test-images[^;]*; `dvc [^;]* pull --force` brings it back$"
+        ):
+            Views(folder)
 
 
 def test_rows_that_were_never_scored_are_no_error(pipeline, tmp_path):
@@ -180,10 +194,11 @@ def test_a_lost_template_is_named(pipeline, tmp_path):
     "host, port, words",
     [
         ("127.0.0.1", 99999, "port 99999 of 127.0.0.1 can't be listened at (ports go from 1 to 65535)"),
+        ("127.0.0.1", 0, "port 0 of 127.0.0.1 can't be listened at (ports go from 1 to 65535)"),
         ("203.0.113.7", None, "the ports 7860 to 7959 of 203.0.113.7 can't be listened at ("),
         ("no such host", 7860, "port 7860 of no such host can't be listened at ("),
     ],
-    ids=["port", "address", "name"],
+    ids=["port", "zero", "address", "name"],
 )
 def test_an_address_that_cannot_be_had_is_named(host, port, words):
     """Catches a traceback, or minutes of tries, for a wrong --host or --port."""

@@ -107,7 +107,7 @@ def test_predict_names_what_it_cant_read_and_goes_on(finished, pictures):
 def test_predict_says_what_is_missing_in_one_line(finished, tmp_path):
     """A row without a model, or a folder without images, ends in a traceback."""
     for arguments, words in (
-        (("nope", tmp_path), "models/finetuned/nope is not there; "),
+        (("nope", tmp_path), "params.yaml has no row nope; "),
         (("vit", tmp_path), "holds no image"),
     ):
         done = command("predict", *arguments, "--pipeline", finished)
@@ -159,3 +159,13 @@ def test_a_row_that_was_really_run_is_exported(from_the_hub, tmp_path):
     assert export("hub", tmp_path / "out", from_the_hub)
     figures = json.loads((from_the_hub / "metrics/history/finetune/hub.json").read_text())
     assert f"{figures['train_images']} training images" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_name_stays_one_line(finished, pictures):
+    """Catches a file's name that breaks the table in two, or colours the terminal of whoever looks at it."""
+    (pictures / "photo.jpg").rename(pictures / "a\n\x1b[31m.jpg")
+    (pictures / "b\n\x1b[31m.jpg").write_bytes(b"broken")
+    done = command("predict", "resnet18", pictures, pictures / "gone\n.jpg", "--pipeline", finished)
+    assert "\x1b" not in done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == 10 and "/a\\n\\x1b[31m.jpg  " in done.stdout
+    assert len(done.stderr.splitlines()) == 2 and "/b\\n\\x1b[31m.jpg can't be read" in done.stderr

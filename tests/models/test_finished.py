@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from lean import BLOCKED
 from made import CPU, build, save_model
 from tiny import PARAMS, ROOT
 from tools.release import halve
+from vitscale.base.endings import ending
 from vitscale.base.errors import UserError
 from vitscale.base.files import write_json
 from vitscale.commands.export import write_onnx
@@ -124,13 +126,21 @@ def test_a_release_of_an_older_params(pipeline, tmp_path, without_torch):
 
 
 def test_no_model_is_one_line(pipeline, tmp_path, without_torch):
-    """Catches a line that doesn't say what is missing, torch or the model, or how to get it."""
+    """Catches a line that doesn't say what is missing, torch, the model or the row, or how to get it; `dvc repro` named
+    for a row that it doesn't know."""
     for row, words in (
         (
             "gone",
             "gone needs torch; .*requirements.txt. brings it; .*released has resnet18, resnet18-cifar, vit",
         ),
-        ("nope", "nope is not there; .*finetuned has gone, .*; `dvc repro` makes it.*released has resnet18"),
+        (
+            "not-run",
+            "not-run is not there; .*finetuned has gone.*; `dvc repro` makes it.*released has resnet18",
+        ),
+        (
+            "nope",
+            "^[^;]*params.yaml has no row nope; [^;]*finetuned has gone, [^;]*; [^;]*released has resnet18[^;]*$",
+        ),
     ):
         with pytest.raises(UserError, match=words):
             load_finished(row, pipeline)
@@ -171,10 +181,40 @@ def test_a_damaged_release_is_one_line(pipeline, tmp_path, without_torch, change
     else:
         write_json(folder / "config.json", json.loads((folder / "config.json").read_text()) | change)
     with pytest.raises(
-        UserError, match=f"released/vit holds no usable model .*{words}.*brings it back"
+        UserError,
+        match=f"released/vit holds no usable model .*{words}.*; `dvc .* pull --force` brings it back$",
     ) as raised:
         load_finished("vit", tmp_path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("change", ["an input's name", "numbers"])
+def test_a_model_that_cannot_answer_is_one_line(pipeline, tmp_path, without_torch, change):
+    """Catches a file that loads and then ends in a traceback, or gives `nan%` and exit code 0: one of which bytes were
+    altered did."""
+    folder = tmp_path / "models/released/vit"
+    shutil.copytree(pipeline / "models/released/vit", folder)
+    model = onnx.load(folder / "model.onnx")
+    if change == "numbers":
+        for each in model.graph.initializer:
+            if each.data_type == onnx.TensorProto.FLOAT:
+                each.raw_data = np.full(len(each.raw_data) // 4, np.nan, dtype=np.float32).tobytes()
+    else:
+        for node in model.graph.node:
+            node.input[:] = ["pixels" if name == "pixel_values" else name for name in node.input]
+        model.graph.input[0].name = "pixels"
+    onnx.save(model, folder / "model.onnx")
+    with pytest.raises(UserError, match="released/vit holds no usable model .* brings it back$") as raised:
+        load_finished("vit", tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_package_that_is_missing_is_not_the_model_s_fault(pipeline, without_torch, monkeypatch):
+    """Catches a line that sends people to pull a model that is whole, where onnxruntime is not installed."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ModuleNotFoundError) as raised:
+        load_finished("vit", pipeline)
+    assert "the package onnxruntime is not installed; `pip install" in ending(raised.value)[1]
 
 
 def test_the_side_of_images_where_none_is_named():

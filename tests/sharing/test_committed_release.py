@@ -57,3 +57,10 @@ def test_the_release_is_small(clone):
     """Catches a release that makes every clone large."""
     files = [path for path in (clone / "models/released/.dvc/remote").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 30_000_000
+
+
+def test_no_line_end_is_turned(tmp_path):
+    """Catches a clone with core.autocrlf, as on Windows' disks, in which every stage counts as changed and trains anew."""
+    run("git", "clone", "-q", "-c", "core.autocrlf=true", str(ROOT), "clone", cwd=tmp_path)
+    ends = run("git", "ls-files", "--eol", cwd=tmp_path / "clone").stdout.splitlines()
+    assert len(ends) > 300 and [line for line in ends if "w/crlf" in line or "w/mixed" in line] == []

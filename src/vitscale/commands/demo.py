@@ -8,17 +8,14 @@ machine, and there is no password.
 """
 
 import argparse
-import errno
 import os
-import socket
 import tempfile
 import threading
 from pathlib import Path
 
 from vitscale.base.errors import UserError
 from vitscale.commands.main import add_pipeline
-
-FIRST = 7860  # port
+from vitscale.commands.ports import free_port
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,27 +30,9 @@ def main(arguments: argparse.Namespace) -> None:
     serve(arguments.pipeline, arguments.host, arguments.port)
 
 
-def free_port(host: str, port: int | None) -> int:
-    """Return a port, or the first of a hundred, that can be listened at. Raises UserError for none."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    ports = range(FIRST, FIRST + 100) if port is None else [port]
-    for each in ports:
-        try:
-            if not 0 < each < 65536:
-                raise OSError("ports go from 1 to 65535")
-            socket.create_server((host, each), family=family).close()
-            return each
-        except OSError as error:
-            fault = error
-            if error.errno != errno.EADDRINUSE:
-                break
-    where = f"port {port}" if port else f"the ports {ports[0]} to {ports[-1]}"
-    raise UserError(f"{where} of {host} can't be listened at ({fault}); give another --host or --port")
-
-
 def serve(pipeline: Path, host: str, port: int | None) -> None:
     """Serve the page until Ctrl-C. Raises UserError as `main` does."""
-    port = free_port(host, port)
+    free_port(host, port)  # before what takes seconds
     for name in ("NO_PROXY", "no_proxy"):  # Gradio asks its own server at its start
         os.environ[name] = f"{os.environ.get(name, '')},127.0.0.1,localhost,{host}".lstrip(",")
     with tempfile.TemporaryDirectory(prefix="vitscale-demo-") as folder:

@@ -13,6 +13,7 @@ from gradio.components.plot import PlotData
 
 from vitscale.base.errors import UserError
 from vitscale.commands.answers import refused
+from vitscale.commands.ports import free_port
 from vitscale.commands.views import ALL, MOST_BYTES, Views
 
 STYLE = Path(__file__).with_name("page.css")
@@ -169,15 +170,15 @@ def theme() -> gr.themes.Base:
 
 
 @contextmanager
-def serving(pipeline: Path, host: str, port: int) -> Iterator[str]:
+def serving(pipeline: Path, host: str, port: int | None) -> Iterator[str]:
     """Serve the page of a pipeline from threads of this process; give its address.
 
     Raises UserError where there is nothing to show.
     """
     page = build(Views(pipeline))
     _, address, _ = page.launch(
-        server_name=host,
-        server_port=port,
+        server_name=f"[{host}]" if ":" in host else host,
+        server_port=free_port(host, port),  # of two demos that start together each gets its own
         prevent_thread_lock=True,
         quiet=True,
         share=False,

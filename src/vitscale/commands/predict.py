@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitscale.base.errors import UserError
+from vitscale.base.errors import UserError, one_line, shown
 from vitscale.commands.main import add_pipeline
 from vitscale.data.decode import HEAD, MAX_BYTES, is_image, square
 from vitscale.models.finished import load_finished
@@ -32,7 +32,7 @@ def read_image(path: Path, side: int) -> np.ndarray:
         with open(path, "rb") as file:
             return square(file.read(MAX_BYTES + 1), side)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read as an image ({error})") from error
+        raise UserError(f"{shown(str(path))} can't be read as an image ({one_line(error)})") from error
 
 
 def image_files(path: Path) -> list[Path]:
@@ -52,7 +52,7 @@ def image_files(path: Path) -> list[Path]:
         if is_image(file.name, head):
             inside.append(file)
     if not inside:
-        raise UserError(f"{path} holds no image")
+        raise UserError(f"{shown(str(path))} holds no image")
     return inside
 
 
@@ -107,7 +107,7 @@ def main(arguments: argparse.Namespace) -> None:
     finished, answers = load_finished(arguments.row, arguments.pipeline), []
     reader, classes = Reader(finished.stored_side), finished.classes
     files = reader.files(arguments.images)
-    width = max([len(str(path)) for path in files] + [5])
+    width = max([len(shown(str(path))) for path in files] + [5])
     if files and not arguments.json:
         print(f"{'image':{width}}  {'class':20}  probability  top 5")
     for paths, images in reader.batches(files):
@@ -116,9 +116,10 @@ def main(arguments: argparse.Namespace) -> None:
             top = [{"class": classes[i], "probability": float(values[i])} for i in best]
             answers.append({"image": str(path), **top[0], "top5": top})
             if not arguments.json:
+                name = f"{shown(str(path)):{width}}"
                 text = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in top)
                 print(
-                    f"{str(path):{width}}  {top[0]['class']:20}  {top[0]['probability']:11.1%}  {text}",
+                    f"{name}  {top[0]['class']:20}  {top[0]['probability']:11.1%}  {text}",
                     flush=True,
                 )
     if arguments.json:

@@ -15,7 +15,7 @@ from vitscale.commands.answers import About, answered, ask, card, refused, thumb
 from vitscale.commands.charts import Charts
 from vitscale.data.arrays import Split, load_split
 from vitscale.data.decode import square
-from vitscale.models.finished import PULL, PULLED, finished_rows, load_finished
+from vitscale.models.finished import AGAIN, PULL, PULLED, finished_rows, load_finished
 from vitscale.results.disagreements import predictions
 from vitscale.results.picture import NOTHING, family
 from vitscale.results.study import Study
@@ -41,7 +41,10 @@ def images_here(pipeline: Path, target: str) -> tuple[Split, bool]:
     if whole.is_dir():
         return load_split(whole), True
     if sample.is_dir():
-        return load_split(sample), False
+        try:
+            return load_split(sample), False
+        except UserError as error:  # it names the root's `dvc checkout`, which knows nothing of this folder
+            raise UserError(f"{str(error).rpartition('; ')[0]}; {AGAIN}") from error
     ways = f"`dvc repro` makes the first, {PULL} brings the second"
     raise UserError(f"neither {whole} nor {sample} is there; {ways}")
 
@@ -54,7 +57,9 @@ class Views:
         self.study = Study.read(params.__getitem__, figures_in(pipeline / "metrics"))
         names = finished_rows(pipeline)
         if not names:
-            ways = f"`dvc repro` trains some, {PULL} brings those that come with the clone"
+            ways = "`dvc repro` trains some"
+            if (pipeline / PULLED / ".dvc").is_dir():
+                ways += f", {PULL} brings those that come with the clone"
             raise UserError(f"{pipeline.resolve()} has no finished row; {ways}")
         self.split, self.is_whole = images_here(pipeline, self.study.target)
         self.charts = Charts(pipeline, self.study)

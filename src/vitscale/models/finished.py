@@ -17,7 +17,7 @@ from PIL import Image
 
 from vitscale.base.config import read_yaml
 from vitscale.base.cpus import threads
-from vitscale.base.errors import UserError, one_line
+from vitscale.base.errors import UserError, one_line, shown
 from vitscale.base.files import read_json
 from vitscale.models.values import RULES, Rule
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, and may not be installed
 
 TRAINED, PULLED = "models/finetuned", "models/released"
 PULL = f"`dvc --cd {PULLED} pull`"
+AGAIN = (
+    f"`dvc --cd {PULLED} pull --force` brings it back"  # without --force DVC keeps a file that was altered
+)
 STORED = 32  # px, where an entry of `download` names none; data.pins.Download's
 # The keys of a released row's config.json. stored_size: side of the target's images, image_size: the model's.
 RELEASED: dict[str, Rule] = {
@@ -120,15 +123,20 @@ def load_trained(row: str, pipeline: Path) -> "Classifier":
 
 
 def _missing(row: str, pipeline: Path) -> str:
-    """Return in a line what is there in place of a row, and the ways to it."""
+    """Return in a line what is there in place of a row, and the ways to it.
+
+    Raises UserError where there is no params.yaml.
+    """
     folder = pipeline / TRAINED
     if (folder / row).is_dir():
         ways = f"{folder / row} needs torch; `pip install -r requirements.txt` brings it"
     else:
         there = ", ".join(sorted(path.name for path in folder.glob("*") if path.is_dir())) or "no model"
-        ways = (
-            f"{folder / row} is not there; {folder} has {there}; `dvc repro` makes it, `dvc pull` brings it"
-        )
+        if row.split("/")[0] in read_yaml(pipeline / "params.yaml")["rows"]:
+            fault, how = f"{folder / row} is not there", "; `dvc repro` makes it, `dvc pull` brings it"
+        else:
+            fault, how = f"{pipeline / 'params.yaml'} has no row {shown(row)}", ""
+        ways = f"{fault}; {folder} has {there}{how}"
     if pulled := sorted(path.parent.name for path in (pipeline / PULLED).glob("*/model.onnx")):
         return f"{ways}; {pipeline / PULLED} has {', '.join(pulled)}"
     if (pipeline / PULLED / ".dvc").is_dir():
@@ -170,8 +178,7 @@ def session(path: Path) -> Any:
 
 def load_released(row: str, folder: Path) -> Finished:
     """Return a row that came with the clone."""
-    again = f"{PULL} brings it back"
-    config = read_json(folder / "config.json", dict, again)
+    config = read_json(folder / "config.json", dict, AGAIN)
     try:
         for name, (passes, words) in RELEASED.items():
             if not passes(config.get(name)):
@@ -182,18 +189,21 @@ def load_released(row: str, folder: Path) -> Finished:
         gives = [(each.name, each.shape[1]) for each in model.get_outputs()]
         if takes != [[3, side, side]] or gives[:1] != [("logits", count)] or gives[1][0] != "looks":
             raise ValueError("model.onnx takes or gives something else than config.json says")
-    except UserError:
+        mean, std = np.float32(255) * np.array([config["mean"], config["std"]], dtype=np.float32)
+        method = Image.Resampling[config["interpolation"].upper()]
+
+        def forward(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            # Pillow's resizing is torch's of `models.preprocessing`, but for 1 or 2 of 255 in few values.
+            sized = [np.asarray(Image.fromarray(each).resize((side, side), method)) for each in images]
+            seen = np.stack(sized)
+            inputs = np.ascontiguousarray(((seen - mean) / std).transpose(0, 3, 1, 2))
+            logits, looks = model.run(None, {"pixel_values": inputs})
+            return logits, looks, seen
+
+        if not np.isfinite(forward([np.zeros((side, side, 3), np.uint8)] * 2)[0]).all():
+            raise ValueError("model.onnx gives no finite numbers")
+    except (UserError, ImportError, MemoryError):  # of these the model is not the cause
         raise
     except Exception as error:  # onnxruntime has a dozen kinds
-        raise UserError(f"{folder} holds no usable model ({one_line(error)}); {again}") from error
-    mean, std = np.float32(255) * np.array([config["mean"], config["std"]], dtype=np.float32)
-    method = Image.Resampling[config["interpolation"].upper()]
-
-    def forward(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        # Pillow's resizing is torch's of `models.preprocessing`, but for 1 or 2 of 255 in few values.
-        seen = np.stack([np.asarray(Image.fromarray(each).resize((side, side), method)) for each in images])
-        inputs = np.ascontiguousarray(((seen - mean) / std).transpose(0, 3, 1, 2))
-        logits, looks = model.run(None, {"pixel_values": inputs})
-        return logits, looks, seen
-
+        raise UserError(f"{folder} holds no usable model ({one_line(error)}); {AGAIN}") from error
     return Finished(row, config["classes"], side, config["stored_size"], "released", forward)
