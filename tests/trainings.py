@@ -118,3 +118,22 @@ def with_batch_norm() -> Classifier:
 def raw(state: dict[str, Tensor]) -> dict[str, bytes]:
     """Return a state's bytes, in which 0.0 and -0.0 and all kinds of NaN differ."""
     return {name: value.contiguous().numpy().tobytes() for name, value in state.items()}
+
+
+class Killed(Exception):
+    pass
+
+
+class Killing(Checkpoint):
+    """A checkpoint at whose write of an epoch the process is killed: `after` it, or `before`."""
+
+    def __init__(self, path: Path, after: int = 0, before: int = 0):
+        super().__init__(path)
+        self.after, self.before = after, before
+
+    def save(self, state: dict) -> None:
+        if state["epochs"] == self.before:
+            raise Killed
+        super().save(state)
+        if state["epochs"] == self.after:
+            raise Killed

@@ -2,34 +2,15 @@
 
 import os
 import resource
-from pathlib import Path
 
 import pytest
 import torch
 
-from trainings import ADAMW, MUON, RESNET, SGD, VIT, Nowhere, raw, training_of
+from trainings import ADAMW, MUON, RESNET, SGD, VIT, Killed, Killing, Nowhere, raw, training_of
 from vitscale.base.files import lock
 from vitscale.runtime.compiler import can_compile
 from vitscale.training.checkpoint import Checkpoint, checkpoint_for
 from vitscale.training.loop import Training, fit
-
-
-class Killed(Exception):
-    pass
-
-
-class Killing(Checkpoint):
-    """A checkpoint after whose write of the given epoch the process is killed."""
-
-    def __init__(self, path: Path, after: int):
-        super().__init__(path)
-        self.after = after
-
-    def save(self, state: dict) -> None:
-        super().save(state)
-        if state["epochs"] == self.after:
-            raise Killed
-
 
 RESUMED = {
     "vit adamw": (VIT | {"dropout": 0.2, "stochastic_depth": 0.1}, ADAMW | {"ema_decay": 0.9}, 4, 3e-3),

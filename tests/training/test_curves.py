@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainings import Nowhere, raw, training_of
+from trainings import Killed, Killing, Nowhere, raw, training_of
 from vitscale.base.errors import UserError
 from vitscale.models.preprocessing import Preprocessing
 from vitscale.training.checkpoint import Checkpoint
@@ -18,23 +18,6 @@ from vitscale.training.curves import LIVE, NAMES, SPEED, Live, curves_for
 from vitscale.training.loop import fit
 
 RUN = "finetune@vit-digits"
-
-
-class Killed(Exception):
-    pass
-
-
-class Killing(Checkpoint):
-    """A checkpoint before whose write of the given epoch the process is killed."""
-
-    def __init__(self, path: Path, before: int):
-        super().__init__(path)
-        self.before = before
-
-    def save(self, state: dict) -> None:
-        if state["epochs"] == self.before:
-            raise Killed
-        super().save(state)
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +72,7 @@ def test_a_resumed_training_goes_on_in_its_curve(split, monkeypatch, known):
         if not known:
             patch.delenv("VITSCALE_TENSORBOARD")
         with pytest.raises(Killed):
-            train(split, Killing(Path("a.pt"), 3), epochs=4)
+            train(split, Killing(Path("a.pt"), before=3), epochs=4)
     assert_shown(train(split, Checkpoint(Path("a.pt")), epochs=4), 4)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tiny import run, write_params
-from trainings import ADAMW, CPU, MUON, OFF, RESNET, SGD, VIT, Nowhere, raw, training_of
+from trainings import ADAMW, CPU, MUON, OFF, RESNET, SGD, VIT, Killed, Killing, Nowhere, raw, training_of
 from vitscale.base.errors import UserError
 from vitscale.runtime.device import Compute
 from vitscale.training.checkpoint import Checkpoint
@@ -110,17 +110,6 @@ def test_float16_ends_close_to_float32(split, config, recipe):
     assert {value.dtype for value in results[1].state.values()} <= {torch.float32, torch.int64}
 
 
-class Killed(Exception):
-    pass
-
-
-class Killing(Checkpoint):
-    def save(self, state: dict) -> None:
-        super().save(state)
-        if state["epochs"] == 2:
-            raise Killed
-
-
 @pytest.mark.parametrize("recipe", [MUON | {"ema_decay": 0.9}, SGD], ids=["muon", "sgd"])
 def test_resuming_float16_changes_nothing(split, tmp_path, capsys, recipe):
     """A resumed training begins with the first scale again, forgets what was skipped, or ends in other weights."""
@@ -137,7 +126,7 @@ def test_resuming_float16_changes_nothing(split, tmp_path, capsys, recipe):
     wanted = fit(whole, split, Nowhere())
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     with pytest.raises(Killed):
-        fit(new(), split, Killing(tmp_path / "a.pt"))
+        fit(new(), split, Killing(tmp_path / "a.pt", 2))
     resumed = new(initial=99)
     found = fit(resumed, split, Checkpoint(tmp_path / "a.pt"))
     assert raw(found.state) == raw(wanted.state) and found.history == wanted.history
