@@ -76,9 +76,10 @@ def card(row: str, params: dict, figures: dict, config: ModelConfig, in_transfor
         config.preprocessing,
         config.classes,
     )
-    is_vit = isinstance(config.architecture, VitConfig)
-    kind = "A Vision Transformer" if is_vit else "ResNet-18"
-    looks = "attention rollout of its patches" if is_vit else "Grad-CAM, a map for each class"
+    kind, looks = "ResNet-18", "Grad-CAM, a map for each class"
+    if isinstance(config.architecture, VitConfig):
+        stem = " behind a convolutional stem" if config.architecture.stem_channels else ""
+        kind, looks = f"A Vision Transformer{stem}", "attention rollout of its patches"
     tuned = (
         "the head alone was trained, on a frozen backbone"
         if entry.is_probe

@@ -60,7 +60,7 @@ def transformers_model(model: Classifier) -> Any:
         "label2id": {name: i for i, name in enumerate(classes)},
     }
     if isinstance(architecture, VitConfig):
-        if architecture.prefix != 1:
+        if architecture.prefix != 1 or architecture.stem_channels:
             return None
         state["backbone.positions"] = cast(
             VisionTransformer, model.backbone

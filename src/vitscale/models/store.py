@@ -167,12 +167,16 @@ def check_tensors(config: ModelConfig, state: dict[str, Tensor]) -> None:
     architecture, stored = config.architecture, dict[str, Any]()
     if isinstance(architecture, VitConfig) and "backbone.norm.weight" in state:
         tokens = state["backbone.class_token"].shape[1] if "backbone.class_token" in state else 0
-        patch = math.isqrt(state["backbone.patch_embedding.weight"].shape[1] // 3)
+        width, channels = state["backbone.patch_embedding.weight"].shape[1], list[int]()
+        while (kernel := f"backbone.stem.{2 * len(channels)}.0.weight") in state:
+            channels.append(len(state[kernel]))
+        patch = 2 ** len(channels) if channels else math.isqrt(width // 3)
         stored = {
             "dim": len(state["backbone.norm.weight"]),
             "depth": len({name.split(".")[2] for name in state if name.startswith("backbone.blocks.")}),
             "mlp_dim": len(state["backbone.blocks.0.mlp.0.weight"]),
             "patch_size": patch,
+            "stem_channels": channels,
             "pool": "class" if tokens else "mean",
             "distilled": tokens == 2,
             "positions": "learned" if "backbone.positions" in state else "sincos",
@@ -180,8 +184,8 @@ def check_tensors(config: ModelConfig, state: dict[str, Tensor]) -> None:
         if "backbone.positions" in state:
             stored["image_size"] = patch * math.isqrt(state["backbone.positions"].shape[1] - tokens)
     for name, value in stored.items():
-        if getattr(architecture, name) != value:
-            raise ValueError(f"{name} is {getattr(architecture, name)!r}, its weights have {value!r}")
+        if (given := getattr(architecture, name)) != value and (value or given):
+            raise ValueError(f"{name} is {given!r}, its weights have {value!r}")
     with torch.device("meta"):
         wanted = build(config).state_dict()
     for name in sorted(wanted.keys() | state.keys()):

@@ -40,6 +40,12 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("dropout", "stochastic_depth"), RATE),
     "pool": _one_of("class", "mean"),
     "positions": _one_of("learned", "sincos"),
+    "stem_channels": (
+        lambda value: (
+            isinstance(value, list) and len(value) <= limits.STEM and all(map(_count(limits.DIM)[0], value))
+        ),
+        f"a list of at most {limits.STEM} whole numbers from 1 to {limits.DIM}",
+    ),
     "layer_norm_eps": (lambda value: _number(value) and 0 < value < 1, "a number between 0 and 1"),
     "distilled": (lambda value: type(value) is bool, "true or false"),
     "stem": _one_of("cifar", "imagenet"),

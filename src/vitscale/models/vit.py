@@ -1,5 +1,6 @@
 """The Vision Transformer (Dosovitskiy et al. 2021), without its head."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +15,11 @@ class VitConfig:
 
     `pool` is "class" (a class token, as in the paper) or "mean" (over all patches; Beyer et al. 2022, *Better
     plain ViT baselines*); `positions` is "learned" or "sincos". Stochastic depth grows linearly to its rate
-    at the last block. `layer_norm_eps` and `distilled` stand in no params.yaml, and in a config.json only
-    where weights that others trained want them: another epsilon, or a second token beside the class token
-    (Touvron et al. 2021, DeiT, section 4), whose features are put after those of the first.
+    at the last block. `stem_channels`, which may be left out, makes it the hybrid of section 3.1: the patches
+    are the positions that `convolutional_stem` leaves. `layer_norm_eps` and `distilled` stand in no
+    params.yaml, and in a config.json only where weights that others trained want them: another epsilon, or a
+    second token beside the class token (Touvron et al. 2021, DeiT, section 4), whose features are put after
+    those of the first.
     """
 
     image_size: int
@@ -29,6 +32,7 @@ class VitConfig:
     positions: str
     dropout: float
     stochastic_depth: float
+    stem_channels: Sequence[int] = ()
     layer_norm_eps: float = 1e-6
     distilled: bool = False
 
@@ -44,6 +48,29 @@ def sincos_positions(grid: int, dim: int) -> Tensor:
     angles = torch.arange(grid)[:, None] * frequencies
     y, x = angles.repeat_interleave(grid, 0), angles.repeat(grid, 1)
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1)
+
+
+def convolutional_stem(channels: Sequence[int]) -> nn.Module:
+    """Return convolutions that each halve images (b, 3, s, s) once and end at (b, c, s / 2**n, s / 2**n).
+
+    For each of the n numbers of channels a 3x3 convolution of stride 2 (Xiao et al. 2021, *Early convolutions
+    help transformers see better*, section 4) and a basic block of ResNet's (He et al. 2016, section 3.3),
+    which begins as the identity (Goyal et al. 2017, section 5.1).
+    """
+    # Only where it is used: it takes a second to import.
+    from torchvision.models.resnet import BasicBlock
+    from torchvision.ops import Conv2dNormActivation
+
+    layers: list[nn.Module] = []
+    for before, after in zip((3, *channels), channels, strict=False):
+        layers += [Conv2dNormActivation(before, after, kernel_size=3, stride=2), BasicBlock(after, after)]
+    stem = nn.Sequential(*layers)
+    for module in stem.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
+    return stem.to(memory_format=torch.channels_last)
 
 
 def has_fused_kernels(tensor: Tensor) -> bool:
@@ -125,8 +152,9 @@ class VisionTransformer(nn.Module):
         self.patch_size, self.dropout = config.patch_size, config.dropout
         self.grid = grid = config.image_size // config.patch_size
         dim, eps, prefix = config.dim, config.layer_norm_eps, config.prefix
-        # A patch's values are in the order (row, column, channel).
-        self.patch_embedding = nn.Linear(3 * config.patch_size**2, dim)
+        self.stem = convolutional_stem(config.stem_channels) if config.stem_channels else None
+        # Of pixels, a patch's values are in the order (row, column, channel).
+        self.patch_embedding = nn.Linear([3 * config.patch_size**2, *config.stem_channels][-1], dim)
         self.class_token = nn.Parameter(torch.zeros(1, prefix, dim)) if prefix else None
         if config.positions == "learned":
             self.positions = nn.Parameter(0.02 * torch.randn(1, grid**2 + prefix, dim))
@@ -159,8 +187,12 @@ class VisionTransformer(nn.Module):
         """Return the class token, the second after it, or the mean of all tokens, after the last block."""
         batch, _, height, width = images.shape
         p = self.patch_size
-        patches = images.permute(0, 2, 3, 1).reshape(batch, height // p, p, width // p, p, 3).transpose(2, 3)
-        tokens = self.patch_embedding(patches.reshape(batch, -1, p * p * 3))
+        if self.stem is not None:
+            patches = self.stem(images).permute(0, 2, 3, 1)
+        else:
+            patches = images.permute(0, 2, 3, 1).reshape(batch, height // p, p, width // p, p, 3)
+            patches = patches.transpose(2, 3)
+        tokens = self.patch_embedding(patches.reshape(batch, -1, self.patch_embedding.in_features))
         if self.class_token is not None:
             tokens = torch.cat([self.class_token.expand(batch, -1, -1).to(tokens.dtype), tokens], dim=1)
         # In the type of the products, so that under autocast the tokens stay bfloat16 from block to block.

@@ -1,12 +1,13 @@
 """The picture of the answer: accuracy by pretraining data, ours with intervals and others' beside them."""
 
 from vitscale.results.configurations import configurations
-from vitscale.results.drawn import BLUE, CONFIG, VERMILLION
+from vitscale.results.drawn import BLUE, CONFIG, GREEN, VERMILLION
 from vitscale.results.study import Study
 
 NOTHING = "nothing"
 LOOKS = {  # a kind of point: its colour, shape and filling
     "ViT": (BLUE, "circle", BLUE),
+    "hybrid ViT": (GREEN, "triangle-up", GREEN),
     "ResNet-18": (VERMILLION, "square", VERMILLION),
     "ViT, published": (BLUE, "circle", "transparent"),
     "ResNet-18, published": (VERMILLION, "square", "transparent"),
@@ -14,7 +15,7 @@ LOOKS = {  # a kind of point: its colour, shape and filling
 
 
 def family(row: str, study: Study) -> str:
-    """Return whether a row's model is a ViT or a ResNet-18.
+    """Return whether a row's model is a ViT, with a convolutional stem or without, or a ResNet-18.
 
     A published row that has none here says so by its name.
     """
@@ -23,7 +24,10 @@ def family(row: str, study: Study) -> str:
         start = study.weights[start].name
     else:
         model = study.pretrain[start].model if start in study.pretrain else start.removesuffix("-scratch")
-        start = study.models[model]["architecture"] if model in study.models else start
+        entry = study.models.get(model, {"architecture": start})
+        if entry.get("stem_channels"):
+            return "hybrid ViT"
+        start = entry["architecture"]
     return "ResNet-18" if "resnet" in start.lower() else "ViT"
 
 
