@@ -15,7 +15,7 @@ from vitscale.models.looks import Looks
 from vitscale.models.store import load_model
 from vitscale.models.vit import convolutional_stem
 
-HYBRID = VIT | {"patch_size": 4, "pool": "mean", "positions": "sincos", "stem_channels": [16, 24]}
+HYBRID = VIT | {"patch_size": 4, "pool": "mean", "positions": "sincos", "stem_channels": [8, 16, 24]}
 
 
 @torch.no_grad()
@@ -29,9 +29,9 @@ def test_a_stem_equals_its_formula():
         return functional.batch_norm(inputs, *values, eps=1e-5)
 
     wanted = images()
-    for i in (0, 2):
+    for i in (0, 2, 4):
         down, block = stem[i], stem[i + 1]
-        halved = functional.conv2d(wanted, down[0].weight, stride=2, padding=1)
+        halved = functional.conv2d(wanted, down[0].weight, stride=1 if i == 0 else 2, padding=1)
         wanted = norm(halved, down[1]).relu()
         inner = norm(functional.conv2d(wanted, block.conv1.weight, padding=1), block.bn1).relu()
         wanted = (wanted + norm(functional.conv2d(inner, block.conv2.weight, padding=1), block.bn2)).relu()
@@ -58,7 +58,8 @@ def test_what_a_stem_leaves_are_the_patches():
 def test_a_new_block_of_the_stem_changes_nothing():
     """Catches a stem whose residual blocks start as noise, not as the identity (Goyal et al. 2017)."""
     stem = convolutional_stem([8, 8]).train()
-    halved = stem[0](images())
+    stem = stem[2:]
+    halved = stem[0](torch.randn(4, 8, 32, 32))
     assert torch.equal(stem[1](halved), halved)
 
 
@@ -79,20 +80,23 @@ def test_a_hybrid_is_stored_and_loaded(tmp_path):
     save_model(tmp_path, HYBRID, hybrid.state_dict())
     loaded = load_model(tmp_path).eval()
     assert torch.equal(loaded(images()), hybrid(images()))
-    assert list(asdict(loaded.config.architecture)["stem_channels"]) == [16, 24]
+    assert list(asdict(loaded.config.architecture)["stem_channels"]) == [8, 16, 24]
 
 
 @pytest.mark.parametrize(
     ("stored", "said"),
     [
-        ([], "stem_channels is \\[\\], its weights have \\[16, 24\\]"),
-        ([16, 32], "stem_channels is \\[16, 32\\], its weights have \\[16, 24\\]"),
-        ([16], "1 stem_channels make patches of 2, not 4"),
-        ([16, 24, 24], "3 stem_channels make patches of 8, not 4"),
-        ([16, 0], "stem_channels is \\[16, 0\\], not a list of at most 12 whole numbers from 1 to 16384"),
-        ([True, 24], "not a list of at most 12 whole numbers"),
-        ("16", "not a list of at most 12 whole numbers"),
-        ([16384] * 13, "not a list of at most 12 whole numbers"),
+        ([], "stem_channels is \\[\\], its weights have \\[8, 16, 24\\]"),
+        ([8, 16, 32], "stem_channels is \\[8, 16, 32\\], its weights have \\[8, 16, 24\\]"),
+        ([16], "1 stem_channels make patches of 1, not 4"),
+        ([8, 16, 24, 24], "4 stem_channels make patches of 8, not 4"),
+        (
+            [8, 16, 0],
+            "stem_channels is \\[8, 16, 0\\], not a list of at most 13 whole numbers from 1 to 16384",
+        ),
+        ([8, True, 24], "not a list of at most 13 whole numbers"),
+        ("16", "not a list of at most 13 whole numbers"),
+        ([16384] * 14, "not a list of at most 13 whole numbers"),
     ],
     ids=["none", "other", "short", "long", "zero", "bool", "text", "many"],
 )
@@ -108,8 +112,10 @@ def test_a_config_that_its_weights_belie_is_refused(tmp_path, stored, said):
 def test_a_stem_counts_among_the_parameters():
     """Catches a stem so large that it takes all memory, which the limit on parameters passed over."""
     kept = {"image_size": 32, "patch_size": 4, "dim": 64, "depth": 1, "mlp_dim": 64}
-    assert not vit_fault(**kept, stem_channels=[64, 64])
-    assert "with stem_channels [16384, 16384]," in vit_fault(**kept, stem_channels=[16384, 16384])
+    assert not vit_fault(**kept, stem_channels=[32, 64, 64])
+    assert "with stem_channels [16384, 16384, 16384]," in vit_fault(
+        **kept, stem_channels=[16384, 16384, 16384]
+    )
 
 
 def test_looks_of_a_hybrid():

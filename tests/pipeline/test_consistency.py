@@ -69,7 +69,7 @@ def test_an_empty_section_is_said():
         ({"heads": 3}, "heads", ["3", "128"]),
         ({"dim": 130}, "heads", ["4", "130"]),
         ({"dim": 6, "heads": 2, "positions": "sincos"}, "dim", ["6", "multiple of 4", "sincos"]),
-        ({"stem_channels": [64]}, "", ["1 stem_channels", "patches of 2, not 4"]),
+        ({"stem_channels": [32, 64]}, "", ["2 stem_channels", "patches of 2, not 4"]),
         ({"stem_channels": [64, 0]}, "stem_channels.1", ["1", "0"]),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_vit_whose_numbers_dont_fit_is_one_line(values, key, words):
     assert (
         faults(changed("models.vit", BASE["models"]["vit"] | {"dim": 6, "heads": 2})) == []
     )  # learned ones fit
-    assert faults(changed("models.vit", BASE["models"]["vit"] | {"stem_channels": [32, 64]})) == []
+    assert faults(changed("models.vit", BASE["models"]["vit"] | {"stem_channels": [32, 64, 64]})) == []
 
 
 def test_sizes_that_the_patches_dont_divide_are_one_line_each():

@@ -106,6 +106,22 @@ def test_muon_takes_the_matrices_of_the_blocks(split):
     assert sorted(taken) == sorted(name for name, _ in training.model.named_parameters())
 
 
+def test_muon_takes_the_kernels_of_a_stem_but_the_first(split):
+    """Catches a hybrid's convolutions left to AdamW, or the one that sees pixels, or a norm, given to Muon."""
+    size = VIT["patch_size"]
+    channels = [8] * size.bit_length()
+    training = training_of(split, VIT | {"depth": 1, "stem_channels": channels}, MUON)
+    [group] = training.optimizers[0].param_groups
+    stem = {name for name in names_of(training.model, group) if ".stem." in name}
+    blocks = {f"backbone.stem.{2 * i + 1}.conv{j}.weight" for i in range(len(channels)) for j in (1, 2)}
+    assert stem == blocks | {f"backbone.stem.{2 * i}.0.weight" for i in range(1, len(channels))}
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    nn.init.normal_(training.model.head.weight)
+    training.step(*training.batches.batch(np.arange(16), 0), 0)
+    after = training.model.state_dict()
+    assert all(not torch.equal(after[name], before[name]) for name in stem)
+
+
 def test_muon_steps_are_orthogonal(split):
     """An update of Muon isn't a nearly orthogonal matrix of AdamW's size, whatever the gradient: 0.2 * lr a value."""
     training = training_of(split, recipe=MUON | {"warmup_epochs": 0, "weight_decay": 0.0}, lr=0.1)
@@ -128,22 +144,23 @@ def test_muon_is_torchs_muon():
         draws = torch.Generator().manual_seed(0)
         return [
             nn.Parameter(torch.randn(shape, generator=draws))
-            for shape in [(24, 8), (8, 24), (24, 8), (16, 16), (24, 8)]
+            for shape in [(24, 8), (8, 24), (24, 8), (16, 16), (24, 8), (8, 24)]
         ]
 
     ours, theirs = matrices(), matrices()
+    ours[-1].data = ours[-1].data.view(8, 6, 2, 2)  # a kernel, among matrices of its size
     options = {"lr": 0.1, "weight_decay": 0.05, "momentum": 0.95}
     optimizers = [Muon(ours, **options), torch.optim.Muon(theirs, **options, adjust_lr_fn="match_rms_adamw")]
     start, draws = [matrix.detach().clone() for matrix in ours], torch.Generator().manual_seed(1)
     for _ in range(3):
         for a, b in zip(ours, theirs):
             a.grad = torch.randn(a.shape, generator=draws)
-            b.grad = a.grad.clone()
+            b.grad = a.grad.view(b.shape).clone()
         for optimizer in optimizers:
             optimizer.step()
     for a, b, before in zip(ours, theirs, start):
         assert torch.allclose(
-            a, b, atol=0.02 * (a - before).abs().max().item()
+            a.view(b.shape), b, atol=0.02 * (a - before).abs().max().item()
         )  # both orthogonalise in bfloat16
 
 

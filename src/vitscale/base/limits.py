@@ -13,7 +13,7 @@ TOKENS = (
     16_384  # patches of an image, 2048 px in patches of 16: attention takes the square of it, 1 GiB a head
 )
 DIM, MLP_DIM = 16_384, 65_536  # ViT-22B has 6144 and 24576
-STEM = 12  # halvings, which come to SIDE
+STEM = 13  # stages; an image is halved 12 times, which come to SIDE
 DEPTH = 1000  # blocks; DeepNet has 1000 layers
 PARAMETERS = 2_500_000_000  # 10 GB, and 40 GB to train with AdamW
 CLASSES = 1_000_000  # of a head; ImageNet-21k has 21,843
@@ -34,10 +34,8 @@ def vit_fault(
     It is too large, or its patches aren't what its stem leaves. What else a model's parameters have is passed
     over.
     """
-    if stem_channels and patch_size != 2 ** len(stem_channels):
-        return (
-            f"{len(stem_channels)} stem_channels make patches of {2 ** len(stem_channels)}, not {patch_size}"
-        )
+    if stem_channels and patch_size != (made := 2 ** (len(stem_channels) - 1)):
+        return f"{len(stem_channels)} stem_channels make patches of {made}, not {patch_size}"
     tokens = (image_size // patch_size) ** 2
     if tokens > TOKENS:
         return (

@@ -170,7 +170,7 @@ def check_tensors(config: ModelConfig, state: dict[str, Tensor]) -> None:
         width, channels = state["backbone.patch_embedding.weight"].shape[1], list[int]()
         while (kernel := f"backbone.stem.{2 * len(channels)}.0.weight") in state:
             channels.append(len(state[kernel]))
-        patch = 2 ** len(channels) if channels else math.isqrt(width // 3)
+        patch = 2 ** (len(channels) - 1) if channels else math.isqrt(width // 3)
         stored = {
             "dim": len(state["backbone.norm.weight"]),
             "depth": len({name.split(".")[2] for name in state if name.startswith("backbone.blocks.")}),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -51,19 +52,23 @@ def sincos_positions(grid: int, dim: int) -> Tensor:
 
 
 def convolutional_stem(channels: Sequence[int]) -> nn.Module:
-    """Return convolutions that each halve images (b, 3, s, s) once and end at (b, c, s / 2**n, s / 2**n).
+    """Return convolutions from images (b, 3, s, s) to maps (b, c, s / p, s / p), halved n - 1 times.
 
-    For each of the n numbers of channels a 3x3 convolution of stride 2 (Xiao et al. 2021, *Early convolutions
-    help transformers see better*, section 4) and a basic block of ResNet's (He et al. 2016, section 3.3),
-    which begins as the identity (Goyal et al. 2017, section 5.1).
+    For each of the n numbers of channels a 3x3 convolution (Xiao et al. 2021, *Early convolutions help
+    transformers see better*, section 4), of stride 2 but for the first, and a basic block of ResNet's (He et
+    al. 2016, sections 3.3 and 4.2), which begins as the identity (Goyal et al. 2017, section 5.1).
     """
     # Only where it is used: it takes a second to import.
     from torchvision.models.resnet import BasicBlock
     from torchvision.ops import Conv2dNormActivation
 
     layers: list[nn.Module] = []
-    for before, after in zip((3, *channels), channels, strict=False):
-        layers += [Conv2dNormActivation(before, after, kernel_size=3, stride=2), BasicBlock(after, after)]
+    for before, after in pairwise((3, *channels)):
+        stride = 2 if layers else 1
+        layers += [
+            Conv2dNormActivation(before, after, kernel_size=3, stride=stride),
+            BasicBlock(after, after),
+        ]
     stem = nn.Sequential(*layers)
     for module in stem.modules():
         if isinstance(module, nn.Conv2d):

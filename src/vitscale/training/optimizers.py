@@ -52,10 +52,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for matrices, as torch.optim.Muon with `adjust_lr_fn="match_rms_adamw"`.
 
-    Updates are scaled to the size of AdamW's (Liu et al. 2025, *Muon is scalable for LLM training*, section
-    2.2). Matrices of one shape are orthogonalised together: one by one they took a seventh of a step. Their
-    products are in bfloat16 where the device multiplies it itself, else in float32, also where a GPU has
-    float16 alone: gradients as small as 1e-8 are 0 there.
+    A kernel (out, in, h, w) is a matrix (out, in * h * w) to it. Updates are scaled to the size of AdamW's
+    (Liu et al. 2025, *Muon is scalable for LLM training*, section 2.2). Matrices of one shape are
+    orthogonalised together: one by one they took a seventh of a step. Their products are in bfloat16 where
+    the device multiplies it itself, else in float32, also where a GPU has float16 alone: gradients as small
+    as 1e-8 are 0 there.
     """
 
     def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float, momentum: float):
@@ -75,12 +76,15 @@ class Muon(torch.optim.Optimizer):
                         self.state[matrix]["momentum"] = torch.zeros_like(matrix)
                 averages = [self.state[matrix]["momentum"] for matrix in matrices]
                 torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-                directions = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))
+                directions = torch.stack(
+                    [each.flatten(1) for each in torch._foreach_lerp(gradients, averages, group["momentum"])]
+                )
                 native = chosen("auto", directions.device) == torch.bfloat16
                 updates = orthogonalised(directions.bfloat16() if native else directions)
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+                scale = 0.2 * math.sqrt(max(directions.shape[1:]))
                 torch._foreach_add_(
-                    matrices, list(updates.float()), alpha=-group["lr"] * 0.2 * math.sqrt(max(shape))
+                    matrices, [each.view(shape) for each in updates.float()], alpha=-group["lr"] * scale
                 )
 
 
@@ -100,7 +104,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Return a recipe's optimizers, which share the trainable parameters and the learning rate.
 
-    "muon" updates the matrices of a ViT's blocks by Muon, everything else by AdamW.
+    "muon" updates the matrices of a ViT's blocks and its stem's kernels but the first, which sees pixels, by
+    Muon, everything else by AdamW.
     """
     groups, optimizers = parameter_groups(model, recipe.weight_decay), []
     if recipe.optimizer == "sgd":
@@ -110,7 +115,11 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimi
             )
         ]
     if recipe.optimizer == "muon":
-        inner = {id(parameter) for name, parameter in model.named_parameters() if ".blocks." in name}
+        inner = {
+            id(parameter)
+            for name, parameter in model.named_parameters()
+            if ".blocks." in name or ".stem." in name and ".stem.0.0." not in name
+        }
         decayed = groups[0]["params"]
         groups[0]["params"] = [parameter for parameter in decayed if id(parameter) not in inner]
         matrices = [parameter for parameter in decayed if id(parameter) in inner]
