@@ -4,10 +4,11 @@
 
 The usual way: torchvision.transforms.v2 on PIL images by the same policy, a DataLoader with 2 persistent
 workers, its best of three batch sizes, scaled_dot_product_attention, in float32 and in bfloat16. For a ViT
-there is a second one: Hugging Face's Trainer on a ViTForImageClassification of the same size (with a class
-token, which it always has), the same images and as many workers; on CUDA it takes every GPU that it sees, so
-show it one. Both ways have AdamW where ours has Muon. Ours: the recipes and policies of params.yaml's rows,
-at the full image size. The ways take turns, one short run each, and the medians over the turns are compared.
+without a stem there is a second one: Hugging Face's Trainer on a ViTForImageClassification of the same size
+(with a class token, which it always has), the same images and as many workers; on CUDA it takes every GPU
+that it sees, so show it one. Both ways have AdamW where ours has Muon. Ours: the recipes and policies of
+params.yaml's rows, at the full image size. The ways take turns, one short run each, and the medians over the
+turns are compared.
 
 The floor is what a step's matrix products and convolutions would take at the rate of one large product in the
 precision that ours has: three forward passes' worth (one forward, two backward). What a step takes above it
@@ -42,6 +43,7 @@ from vitscale.data.arrays import Split
 from vitscale.data.augment import Policy
 from vitscale.models.store import ModelConfig, count_macs
 from vitscale.models.vit import VitConfig
+from vitscale.results.configurations import model_names
 from vitscale.runtime.device import Compute, setup
 from vitscale.training.optimizers import Recipe
 
@@ -111,8 +113,9 @@ def benchmark(model: str, repeats: int, steps: int) -> dict:
     setting = setting_of(model)
     split = random_split(setting.config)
     ways = {"ours": Ours(setting, split)}
-    is_vit = isinstance(setting.config.architecture, VitConfig)
-    kinds = {"usual": Usual} | ({"Trainer": HuggingFace} if is_vit else {})
+    architecture = setting.config.architecture
+    in_transformers = isinstance(architecture, VitConfig) and not architecture.stem_channels
+    kinds = {"usual": Usual} | ({"Trainer": HuggingFace} if in_transformers else {})
     for name, kind in kinds.items():
         for precision in ("float32", "bfloat16"):
             there = replace(setting, compute=replace(setting.compute, precision=precision))
@@ -156,7 +159,7 @@ def main() -> None:
     if args.peak:
         print(json.dumps(measure_peak(args.peak)))
         return
-    names = list(read_yaml(ROOT / "params.yaml")["models"])
+    names = list(dict.fromkeys(model_names(read_yaml(ROOT / "params.yaml")["models"]).values()))
     # First, while this process is small: on Linux a process starts with the peak of its parent.
     peaks = {
         model: json.loads(
