@@ -57,6 +57,7 @@ def write_scores(path: Path, labels: np.ndarray, right: int) -> None:
             "accuracy": right / len(labels),
             "ci95_low": low,
             "ci95_high": high,
+            "ece": 0.0625,
             "parameters": 1_234_567,
             **by_class(labels, predicted, list("abcdefgh")),
         },
@@ -93,6 +94,7 @@ def table_of(results: Path, rows: dict = ROWS, published: dict = PUBLISHED) -> d
             "protocol",
             "accuracy",
             "95% interval",
+            "ECE",
             "over",
             "over scratch",
             "over longer scratch",
@@ -100,7 +102,7 @@ def table_of(results: Path, rows: dict = ROWS, published: dict = PUBLISHED) -> d
         ]
         and "dataset-b" in text
     )
-    assert all(len(line) == 10 for line in lines)
+    assert all(len(line) == 11 for line in lines)
     return {line[0]: line for line in lines[2:]}
 
 
@@ -116,24 +118,25 @@ def test_summary_shows_every_row(results):
         "full",
         "75.00%",
         "59.81% to 85.81%",
+        "6.2%",
         "one training; test images only",
         gained,
         "—",
         "65.00%",
     ]
-    ends = ["35.20% to 64.80%", "one training; test images only"]
+    ends = ["35.20% to 64.80%", "6.2%", "one training; test images only"]
     assert table["vit-scratch"][1:] == ["1.23M", "—", "full", "50.00%", *ends, "—", "—", "—"]
     rows = ROWS | {
         "vit-scratch": ROWS["vit-scratch"] | {"epochs": 7},
         "hub": ROWS["vit-a"] | {"start": "hub"},
     }
-    assert table_of(results, rows)["vit-a"][7:9] == ["—", gained]
+    assert table_of(results, rows)["vit-a"][8:10] == ["—", gained]
     assert table_of(results, rows)["hub"][2:5] == ["imagenet", "full", "not run"]
 
 
 def test_a_row_without_a_file_is_not_run(results):
     """A row that hasn't been run gets figures, breaks the table, or hides."""
-    wanted = ["vit-a-probe", "—", "dataset-a", "linear_probe", "not run", "—", "—", "—", "—", "—"]
+    wanted = ["vit-a-probe", "—", "dataset-a", "linear_probe", "not run", *["—"] * 6]
     assert table_of(results)["vit-a-probe"] == wanted
     (results / "rows/vit-a.json").unlink()
     assert table_of(results)["vit-a"][4] == "not run"
@@ -145,13 +148,13 @@ def test_a_row_without_a_file_is_not_run(results):
 def test_published_stands_beside_the_same_protocol_only(results):
     """A published accuracy is held against another protocol, or one without a row here is left out or gets figures."""
     table = table_of(results)
-    assert table["vit-a"][9] == "65.00%" and table["vit-a-probe"][9] == "—"
-    famous = ["famous", "—", "—", "linear_probe", "not run", "—", "—", "—", "—", "94.64%"]
+    assert table["vit-a"][10] == "65.00%" and table["vit-a-probe"][10] == "—"
+    famous = ["famous", "—", "—", "linear_probe", "not run", *["—"] * 5, "94.64%"]
     assert table["famous"] == famous  # its file is a stray one
     same = PUBLISHED | {"vit-a-probe": {"accuracy": 0.7236, "protocol": "linear_probe"}}
-    assert table_of(results, published=same)["vit-a-probe"][9] == "72.36%"
+    assert table_of(results, published=same)["vit-a-probe"][10] == "72.36%"
     other = PUBLISHED | {"vit-a": {"accuracy": 0.65, "protocol": "linear_probe"}}
-    assert table_of(results, published=other)["vit-a"][9] == "—"
+    assert table_of(results, published=other)["vit-a"][10] == "—"
     assert accuracy_table(study(ROWS, PRETRAIN, results, published=PUBLISHED))[0][4] == 0.65
     assert accuracy_table(study(ROWS, PRETRAIN, results, published=other))[0][4] == ""
 

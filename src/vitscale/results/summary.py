@@ -9,15 +9,17 @@ from vitscale.results.configurations import Configuration, configurations, gain,
 from vitscale.results.study import Study
 
 HEADS = (
-    "row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval", "over", "over scratch",
-    "over longer scratch", "published",
+    "row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval", "ECE", "over",
+    "over scratch", "over longer scratch", "published",
 )  # fmt: skip
+NOTHING = ["—"] * 5  # from the interval on, where a row hasn't been run
 NOTE = (
     "A line stands for all rows that differ in their seeds alone, under the first one's name; *over* says "
-    "what its interval covers. *Over scratch*: over the row with the same fine-tuning and no pretraining; "
-    "*over longer scratch*: over the one that was fine-tuned for the epochs of the pretraining too; after ± "
-    "half the 95% interval of the paired difference. What is over test images only says nothing of another "
-    "training with another seed."
+    "what its interval covers. *ECE*: how far confidence lies from accuracy on average (expected calibration "
+    "error, 15 bins of equal width, Guo et al. 2017); over trainings the mean. *Over scratch*: over the row "
+    "with the same fine-tuning and no pretraining; *over longer scratch*: over the one that was fine-tuned "
+    "for the epochs of the pretraining too; after ± half the 95% interval of the paired difference. What is "
+    "over test images only says nothing of another training with another seed."
 )
 
 
@@ -54,7 +56,7 @@ def _line(row: str, study: Study, of_row: dict[str, Configuration]) -> list[str]
     published = f"{known.accuracy:.2%}" if known else "—"
     about = [study.pretraining_data(row) or "—", study.rows[row].protocol]
     if found is None:
-        return [row, "—", *about, "not run", "—", "—", "—", "—", published]
+        return [row, "—", *about, "not run", *NOTHING, published]
     above = []
     for more_epochs in (False, True):
         control = control_of(row, study, more_epochs)
@@ -62,7 +64,10 @@ def _line(row: str, study: Study, of_row: dict[str, Configuration]) -> list[str]
     low, high = found.interval
     accuracy = f"{found.accuracy:.2%}{'' if not other_weights(row, study) else ' †'}"
     size = f"{(study.score(row) or {})['parameters'] / 1e6:.2f}M"
-    return [row, size, *about, accuracy, f"{low:.2%} to {high:.2%}", found.covers, *above, published]
+    # A row's own is the mean over its seeds.
+    ece = fmean((study.score(each) or {})["ece"] for each in found.rows for _ in study.rows[each].seeds)
+    interval = f"{low:.2%} to {high:.2%}"
+    return [row, size, *about, accuracy, interval, f"{ece:.1%}", found.covers, *above, published]
 
 
 def other_weights(row: str, study: Study) -> str | None:
@@ -91,9 +96,7 @@ def summarise(study: Study) -> str:
     ]
     for row, known in study.published.items():
         if row not in study.rows:
-            lines.append(
-                [row, "—", "—", known.protocol, "not run", "—", "—", "—", "—", f"{known.accuracy:.2%}"]
-            )
+            lines.append([row, "—", "—", known.protocol, "not run", *NOTHING, f"{known.accuracy:.2%}"])
     table = [
         f"| {' | '.join(HEADS)} |",
         "|---" * len(HEADS) + "|",
