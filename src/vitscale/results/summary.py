@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from vitscale.results.configurations import Configuration, configurations, gain, model_of
+from vitscale.results.configurations import Configuration, alike, configurations, gain, model_of
 from vitscale.results.study import Study
 
 HEADS = (
@@ -23,22 +23,18 @@ NOTE = (
 )
 
 
-def control_of(row: str, study: Study, more_epochs: bool = False) -> str | None:
-    """Return the row that differs from this one only in that it was not pretrained, if there is one.
+def controls_of(row: str, study: Study, more_epochs: bool = False) -> list[str]:
+    """Return the rows that differ from this one only in that they were not pretrained, and in seeds.
 
-    With `more_epochs` it is the one that was fine-tuned for the epochs of the pretraining too.
+    With `more_epochs` they are those that were fine-tuned for the epochs of the pretraining too.
     """
     entry = study.rows[row]
     pretraining = study.pretrain.get(entry.start)
     if pretraining is None:
-        return None
-    scratch = f"{pretraining.model}-scratch"
-    inputs, epochs = (
-        entry.inputs.replace(entry.start, scratch),
-        entry.epochs + more_epochs * pretraining.epochs,
-    )
-    wanted = replace(entry, start=scratch, inputs=inputs, epochs=epochs)
-    return next((name for name, other in study.rows.items() if other == wanted), None)
+        return []
+    epochs = entry.epochs + more_epochs * pretraining.epochs
+    wanted = alike(replace(entry, start=f"{pretraining.model}-scratch", epochs=epochs), study)
+    return [name for name, other in study.rows.items() if alike(other, study) == wanted]
 
 
 def _above(found: Configuration, control: Configuration | None) -> str:
@@ -59,8 +55,8 @@ def _line(row: str, study: Study, of_row: dict[str, Configuration]) -> list[str]
         return [row, "—", *about, "not run", *NOTHING, published]
     above = []
     for more_epochs in (False, True):
-        control = control_of(row, study, more_epochs)
-        above.append(_above(found, of_row.get(control) if control else None))
+        controls = [of_row[each] for each in controls_of(row, study, more_epochs) if each in of_row]
+        above.append(_above(found, controls[0] if controls else None))
     low, high = found.interval
     accuracy = f"{found.accuracy:.2%}{'' if not other_weights(row, study) else ' †'}"
     size = f"{(study.score(row) or {})['parameters'] / 1e6:.2f}M"
@@ -119,13 +115,11 @@ def leftovers(study: Study, metrics: Path) -> list[Path]:
 
 
 def accuracy_table(study: Study) -> list[list]:
-    """Return (row, accuracy, ci95_low, ci95_high, published) for every row that has been run."""
+    """Return (first row, accuracy, ci95_low, ci95_high, published) for every configuration."""
     table = []
-    for row in study.rows:
-        figures, known = study.score(row), study.published_for(row)
-        if figures:
-            published = known.accuracy if known else ""
-            table.append([row, figures["accuracy"], figures["ci95_low"], figures["ci95_high"], published])
+    for each in configurations(study):
+        known = study.published_for(each.rows[0])
+        table.append([each.rows[0], each.accuracy, *each.interval, known.accuracy if known else ""])
     return table
 
 
