@@ -15,7 +15,6 @@ from vitscale.results.metrics import Z95, Trained, difference
 
 pytestmark = pytest.mark.usefixtures("forked")
 
-
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -135,10 +134,10 @@ def test_nothing_changed_is_said(repository):
 
 def test_the_workspace_is_the_default(repository):
     """Without HEAD the last commit is reported, not what lies in the folder."""
-    path = repository / "metrics" / "accuracy.csv"
+    path = repository / "metrics" / "rows" / "vit-digits.json"
     text = path.read_text()
     try:
-        path.write_text(re.sub(r"vit-digits,[\d.]+", "vit-digits,0.125", text))
+        path.write_text(json.dumps(json.loads(text) | {"accuracy": 0.125}))
         page, _ = report(repository, "change")
     finally:
         path.write_text(text)
@@ -185,8 +184,10 @@ def edited(repository, tmp_path):
 
     def commit(edits) -> str:
         for path, edit in edits.items():
-            (clone / path).write_text(edit((clone / path).read_text()))
-        run("git", "commit", "-qam", "edit", cwd=clone)
+            there = clone / path
+            there.write_text(edit(there.read_text() if there.exists() else ""))
+            run("git", "add", path, cwd=clone)
+        run("git", "commit", "-qm", "edit", cwd=clone)
         return report(clone, "origin/change", "HEAD")[0]
 
     return commit
@@ -244,13 +245,13 @@ def test_a_refused_params_yaml_is_warned_of(edited):
     assert "> - params.yaml: lr: missing; every parameter must be given\n" in page
 
 
-def test_rows_come_and_go(edited):
+def test_rows_come_and_go(edited, repository):
     """A row that only one side has is left out, or breaks the page."""
-    page = edited({"metrics/accuracy.csv": lambda text: text.replace("vit-digits", "another")})
-    assert [(line[0], line[3]) for line in lines_of(section(page, "Test accuracy"))] == [
-        ("another", "new row"),
-        ("vit-digits", "row gone"),
-    ]
+    figures = (repository / "metrics/rows/vit-digits.json").read_text()
+    renamed = {"params.yaml": lambda text: text.replace("rows:\n  vit-digits:", "rows:\n  another:")}
+    page = edited(renamed | {"metrics/rows/another.json": lambda _: figures})
+    found = [(line[0], line[3]) for line in lines_of(section(page, "Test accuracy"))]
+    assert found == [("another", "new row"), ("vit-digits", "row gone")]
 
 
 def test_one_pipeline_at_a_time(repository, tmp_path):
@@ -260,7 +261,7 @@ def test_one_pipeline_at_a_time(repository, tmp_path):
     inner.mkdir()
     run("dvc", "init", "-q", "--subdir", cwd=inner)
     (inner / "metrics" / "rows").mkdir(parents=True)
-    for name in ("dvc.lock", "params.yaml", "metrics/accuracy.csv", "metrics/rows/vit-digits.json"):
+    for name in ("dvc.lock", "params.yaml", "metrics/rows/vit-digits.json"):
         shutil.copy(clone / name, inner / name)
     (inner / "dvc.yaml").write_text("metrics: [metrics/rows/vit-digits.json]\nparams: [params.yaml]\n")
     run("git", "add", "-fA", cwd=clone)

@@ -187,7 +187,7 @@ def test_row_that_params_do_not_name_stays_out(copy):
     summary = (copy / "metrics/summary.md").read_text()
     assert (
         "stray" not in summary
-        and "| deit | — | — | linear_probe | not run | — | — | — | — | 87.00% |" in summary
+        and "| deit | — | — | linear_probe | not run | — | — | — | — | — | 87.00% |" in summary
     )
 
 

@@ -1,12 +1,13 @@
 """A row with a list of seeds: a training for each, one line in the tables."""
 
 import json
+import shutil
 
 import pytest
 import yaml
 
 from exported import command
-from tiny import PARAMS, run, tiny
+from tiny import PARAMS, run, stages_run, tiny
 from vitscale.base.errors import UserError
 from vitscale.base.files import write_json
 from vitscale.commands.export import export
@@ -74,6 +75,36 @@ def test_a_model_of_several_is_asked_for_by_its_seed(seeded, tmp_path):
     write_json(seeded / "models/finetuned/many/seed-1/training.json", {"best_epoch": 9})
     with pytest.raises(UserError, match="are not of the model in"):
         export("many/seed-1", tmp_path / "other", seeded)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked")
+def test_rows_of_two_machines(tmp_path, monkeypatch):
+    """Catches a row of another machine that is trained again, or a seed that has a line of its own."""
+    monkeypatch.setenv("VITSCALE_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    pretraining = PARAMS["pretrain"]["vit-digits"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    tiny(
+        first,
+        pretrain={"big": pretraining, "big-1": pretraining | {"seed": 1}},
+        rows={"big": ROW | {"start": "big"}, "big-1": ROW | {"start": "big-1", "seed": 1}},
+    )
+    run("git", "clone", "-q", str(first), str(second), cwd=tmp_path)
+    for machine, row in ((first, "big"), (second, "big-1")):
+        run("dvc", "repro", "-q", f"evaluate@{row}", cwd=machine)
+        run("git", "add", "-A", cwd=machine)
+        run("git", "commit", "-qm", row, cwd=machine)
+    run("git", "pull", "-q", "--no-rebase", str(second), "main", cwd=first, check=False)  # a conflict
+    run("git", "checkout", "--ours", "dvc.lock", cwd=first)
+    run("git", "add", "dvc.lock", cwd=first)
+    run("git", "commit", "-qm", "both", cwd=first)
+    shutil.copytree(second / ".dvc/cache", first / ".dvc/cache", dirs_exist_ok=True)
+    assert stages_run(run("dvc", "repro", cwd=first).stdout) == ["compare"]
+    [line] = [
+        line for line in (first / "metrics/summary.md").read_text().splitlines() if line.startswith("| big")
+    ]
+    assert "| 2 trainings; test images and trainings |" in line
+    assert "up to date" in run("dvc", "status", cwd=first).stdout
 
 
 @pytest.mark.parametrize("seed", [[], [0, 0], [-1], ["0"], [True], -1, 1.0, "0", None, 2**63])

@@ -16,13 +16,12 @@ ROW = {"start": "vit-scratch", "protocol": "full"}
 MODELS = {"vit": {"dim": 8, "seed": 0}, "vit-1": {"dim": 8, "seed": 1}, "wide": {"dim": 9, "seed": 0}}
 
 
-def write(folder, name: str, *right: int, labels=LABELS) -> None:
+def write(folder, name: str, *right: int, labels=LABELS, ece=0.0) -> None:
     """Write what a row leaves whose trainings, one or several, have so many images right."""
     predicted = np.stack([np.where(np.arange(200) < each, labels, (labels + 1) % 4) for each in right])
     predictions = by_class(labels, predicted if len(right) > 1 else predicted[0], list("abcd"))
-    write_metrics(
-        folder / f"rows/{name}.json", {"accuracy": np.mean(right) / 200, "parameters": 1000, **predictions}
-    )
+    figures = {"accuracy": np.mean(right) / 200, "ece": ece, "parameters": 1000}
+    write_metrics(folder / f"rows/{name}.json", figures | predictions)
 
 
 def lines(rows: dict, folder, **others) -> list[list[str]]:
@@ -37,9 +36,9 @@ def test_rows_of_one_configuration_are_one_line(tmp_path):
     for name, right in zip(rows, (100, 110, 120, 90)):
         write(tmp_path, name, right)
     first, second = lines(rows, tmp_path)
-    assert [first[0], first[4], first[6]] == ["s0", "55.00%", "3 trainings; test images and trainings"]
+    assert [first[0], first[4], first[7]] == ["s0", "55.00%", "3 trainings; test images and trainings"]
     # `other` has one training; how far those of this model lie apart is known from its like.
-    assert [second[0], second[6]] == ["other", "one training; test images and trainings"]
+    assert [second[0], second[7]] == ["other", "one training; test images and trainings"]
 
 
 @pytest.mark.parametrize(
@@ -74,18 +73,28 @@ def test_a_list_of_seeds_is_several_trainings(tmp_path):
     assert np.array_equal(many.correct, single.correct) and many.correct.shape == (3, 200)
 
 
+def test_the_calibration_error_is_the_mean_over_trainings(tmp_path):
+    """Catches the ECE of a configuration's first row alone, or a row of three seeds that counts as one training."""
+    rows = {"three": ROW | {"seed": [0, 1, 2]}, "one": ROW | {"seed": 3}, "other": ROW | {"epochs": 9}}
+    for name, ece in (("three", 0.02), ("one", 0.10), ("other", 0.5)):
+        write(tmp_path, name, *range(100, 100 + (3 if name == "three" else 1)), ece=ece)
+    assert [line[6] for line in lines(rows, tmp_path)] == ["4.0%", "50.0%"]
+    text = summarise(study(rows, {}, tmp_path, models=MODELS))
+    assert text.index("| ECE |") > text.index("| 95% interval |") and "*ECE*: " in text
+
+
 def test_fine_tunings_of_one_start_are_no_pretrainings(tmp_path):
     """Three fine-tunings of one pretraining pass for three trainings, whose spread has that of pretraining in it."""
     pretrain = {"big": {"model": "vit", "data": "x"}, "big-1": {"model": "vit-1", "data": "x", "seed": 1}}
     rows = {"one": ROW | {"start": "big", "seed": [0, 1]}}
     write(tmp_path, "one", 100, 110)
     [line] = lines(rows, tmp_path, pretrain=pretrain)
-    assert line[6] == "2 fine-tunings of one start; test images and fine-tunings"
+    assert line[7] == "2 fine-tunings of one start; test images and fine-tunings"
     rows = {"a": ROW | {"start": "big"}, "b": ROW | {"start": "big-1", "seed": 1}}
     write(tmp_path, "a", 100)
     write(tmp_path, "b", 110)
     [line] = lines(rows, tmp_path, pretrain=pretrain)
-    assert line[6] == "2 trainings; test images and trainings"
+    assert line[7] == "2 trainings; test images and trainings"
 
 
 def test_other_test_images_in_one_configuration_are_refused(tmp_path):
@@ -102,7 +111,7 @@ def test_a_single_training_claims_no_gain(tmp_path):
     rows = {"a": ROW | {"start": "big"}, "scratch": ROW}
     for name, right in (("a", 150), ("scratch", 100)):
         write(tmp_path, name, right)
-    assert lines(rows, tmp_path, pretrain=pretrain)[0][7].endswith(", test images only")
+    assert lines(rows, tmp_path, pretrain=pretrain)[0][8].endswith(", test images only")
     rows |= {"a1": ROW | {"start": "big", "seed": 1}, "s1": ROW | {"seed": 1}}
     for name, right in (("a1", 151), ("s1", 99)):
         write(tmp_path, name, right)

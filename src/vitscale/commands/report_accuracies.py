@@ -29,6 +29,13 @@ def grouped(rows: list[str], head: Revision) -> list[tuple[list[str], tuple]]:
     return groups + [([row], (row,)) for row in rows if row not in known]
 
 
+def scored(side: Revision) -> dict[str, float]:
+    """Return the accuracy of each row of params.yaml that has been run."""
+    rows = side.yaml("params.yaml").get("rows")
+    figures = {row: side.figures(f"rows/{row}.json") for row in (rows if isinstance(rows, dict) else {})}
+    return {row: found["accuracy"] for row, found in figures.items() if found}
+
+
 def unpaired(before: Counts, after: Counts) -> tuple[float, float] | None:
     """Return a row's gain in accuracy from its confusion matrices, and half the 95% interval of that.
 
@@ -89,17 +96,11 @@ def accuracies(base: Revision, head: Revision, matrices: dict[str, tuple[Counts,
 
     `matrices` has those whose metrics changed.
     """
-    before, after = (
-        {
-            line["row"]: line["accuracy"]
-            for line in side.table("metrics/accuracy.csv", row=str, accuracy=float) or []
-        }
-        for side in (base, head)
-    )
+    before, after = scored(base), scored(head)
     if not before and not after:
         raise UserError(
-            f"neither {base.label} nor {head.label} has a metrics/accuracy.csv; run `dvc repro` and commit "
-            "its metrics"
+            f"neither {base.label} nor {head.label} has metrics/rows of a row in its params.yaml; run "
+            "`dvc repro` and commit its metrics"
         )
     rows = [*after, *(row for row in before if row not in after)]
     groups = grouped([row for row in rows if row in before and row in after], head)

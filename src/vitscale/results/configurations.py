@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from vitscale.base.entries import Entry, Row
+from vitscale.base.entries import Row
 from vitscale.base.errors import UserError
 from vitscale.results.metrics import Spread, Trained, difference, spread_of
 from vitscale.results.study import Study
@@ -62,9 +62,10 @@ def model_of(row: Row, study: Study) -> str:
     return of_start.get(row.start, row.start)
 
 
-def alike(row: Row, pretraining: Entry | None) -> tuple[str, str]:
+def alike(row: Row, study: Study) -> tuple[str, str, str]:
     """Return what the rows of one configuration have in common: all but the seeds, of pretraining too."""
-    return common(asdict(row)), common(asdict(pretraining) if pretraining else {})
+    pretraining = study.pretrain.get(row.start)
+    return model_of(row, study), common(asdict(row)), common(asdict(pretraining) if pretraining else {})
 
 
 def pool_spreads(found: Iterable[tuple[tuple, Trained]]) -> None:
@@ -94,8 +95,7 @@ def configurations(study: Study) -> list[Configuration]:
         figures = study.score(name)
         if not figures:
             continue
-        model = model_of(row, study)
-        key: tuple = (model, *alike(row, study.pretrain.get(row.start)))
+        key: tuple = alike(row, study)
         if set(row.seeds) & set(seeds.get(key, [])):
             key = (*key, name)
         seeds.setdefault(key, []).extend(row.seeds)
@@ -104,7 +104,7 @@ def configurations(study: Study) -> list[Configuration]:
         if key not in groups:
             groups[key] = Configuration(
                 rows=[name],
-                model=model,
+                model=model_of(row, study),
                 protocol=row.protocol,
                 fraction=row.fraction,
                 start=start,

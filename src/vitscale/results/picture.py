@@ -35,26 +35,17 @@ def points(study: Study) -> list[dict]:
     """Return a point for each configuration that has been run, and for each published figure."""
     data_of = {row: study.pretraining_data(row) or NOTHING for row in study.rows}
     of_images = {known.images: data_of[row] for row, known in study.published.items() if row in study.rows}
-    found: list[dict] = []
+    found: list[tuple] = []
     for each in configurations(study):
         row, (low, high) = each.rows[0], each.interval
-        point = {
-            "row": row,
-            "kind": family(row, study),
-            "protocol": study.rows[row].protocol,
-            "data": data_of[row],
-        }
-        found.append(point | {"accuracy": each.accuracy, "low": low, "high": high, "over": each.covers})
+        ours = {"accuracy": each.accuracy, "low": low, "high": high, "over": each.covers}
+        found.append((row, family(row, study), study.rows[row].protocol, data_of[row], ours))
     for row, known in study.published.items():
         data = data_of.get(row) or of_images.get(known.images, f"{known.images:,} images")
-        point = {
-            "row": row,
-            "kind": f"{family(row, study)}, published",
-            "protocol": known.protocol,
-            "data": data,
-        }
-        found.append(point | {"accuracy": known.accuracy})
-    return found
+        kind = f"{family(row, study)}, published"
+        found.append((row, kind, known.protocol, data, {"accuracy": known.accuracy}))
+    names = ("row", "kind", "protocol", "data")
+    return [dict(zip(names, point, strict=True)) | figures for *point, figures in found]
 
 
 def drawing(study: Study) -> dict:

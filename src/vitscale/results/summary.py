@@ -5,38 +5,36 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from vitscale.results.configurations import Configuration, configurations, gain, model_of
+from vitscale.results.configurations import Configuration, alike, configurations, gain, model_of
 from vitscale.results.study import Study
 
 HEADS = (
-    "row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval", "over", "over scratch",
-    "over longer scratch", "published",
+    "row", "parameters", "pretrained on", "protocol", "accuracy", "95% interval", "ECE", "over",
+    "over scratch", "over longer scratch", "published",
 )  # fmt: skip
+NOTHING = ["—"] * 5  # from the interval on, where a row hasn't been run
 NOTE = (
     "A line stands for all rows that differ in their seeds alone, under the first one's name; *over* says "
-    "what its interval covers. *Over scratch*: over the row with the same fine-tuning and no pretraining; "
-    "*over longer scratch*: over the one that was fine-tuned for the epochs of the pretraining too; after ± "
-    "half the 95% interval of the paired difference. What is over test images only says nothing of another "
-    "training with another seed."
+    "what its interval covers. *ECE*: how far confidence lies from accuracy on average (expected calibration "
+    "error, 15 bins of equal width, Guo et al. 2017); over trainings the mean. *Over scratch*: over the row "
+    "with the same fine-tuning and no pretraining; *over longer scratch*: over the one that was fine-tuned "
+    "for the epochs of the pretraining too; after ± half the 95% interval of the paired difference. What is "
+    "over test images only says nothing of another training with another seed."
 )
 
 
-def control_of(row: str, study: Study, more_epochs: bool = False) -> str | None:
-    """Return the row that differs from this one only in that it was not pretrained, if there is one.
+def controls_of(row: str, study: Study, more_epochs: bool = False) -> list[str]:
+    """Return the rows that differ from this one only in that they were not pretrained, and in seeds.
 
-    With `more_epochs` it is the one that was fine-tuned for the epochs of the pretraining too.
+    With `more_epochs` they are those that were fine-tuned for the epochs of the pretraining too.
     """
     entry = study.rows[row]
     pretraining = study.pretrain.get(entry.start)
     if pretraining is None:
-        return None
-    scratch = f"{pretraining.model}-scratch"
-    inputs, epochs = (
-        entry.inputs.replace(entry.start, scratch),
-        entry.epochs + more_epochs * pretraining.epochs,
-    )
-    wanted = replace(entry, start=scratch, inputs=inputs, epochs=epochs)
-    return next((name for name, other in study.rows.items() if other == wanted), None)
+        return []
+    epochs = entry.epochs + more_epochs * pretraining.epochs
+    wanted = alike(replace(entry, start=f"{pretraining.model}-scratch", epochs=epochs), study)
+    return [name for name, other in study.rows.items() if alike(other, study) == wanted]
 
 
 def _above(found: Configuration, control: Configuration | None) -> str:
@@ -54,15 +52,18 @@ def _line(row: str, study: Study, of_row: dict[str, Configuration]) -> list[str]
     published = f"{known.accuracy:.2%}" if known else "—"
     about = [study.pretraining_data(row) or "—", study.rows[row].protocol]
     if found is None:
-        return [row, "—", *about, "not run", "—", "—", "—", "—", published]
+        return [row, "—", *about, "not run", *NOTHING, published]
     above = []
     for more_epochs in (False, True):
-        control = control_of(row, study, more_epochs)
-        above.append(_above(found, of_row.get(control) if control else None))
+        controls = [of_row[each] for each in controls_of(row, study, more_epochs) if each in of_row]
+        above.append(_above(found, controls[0] if controls else None))
     low, high = found.interval
     accuracy = f"{found.accuracy:.2%}{'' if not other_weights(row, study) else ' †'}"
     size = f"{(study.score(row) or {})['parameters'] / 1e6:.2f}M"
-    return [row, size, *about, accuracy, f"{low:.2%} to {high:.2%}", found.covers, *above, published]
+    # A row's own is the mean over its seeds.
+    ece = fmean((study.score(each) or {})["ece"] for each in found.rows for _ in study.rows[each].seeds)
+    interval = f"{low:.2%} to {high:.2%}"
+    return [row, size, *about, accuracy, interval, f"{ece:.1%}", found.covers, *above, published]
 
 
 def other_weights(row: str, study: Study) -> str | None:
@@ -91,9 +92,7 @@ def summarise(study: Study) -> str:
     ]
     for row, known in study.published.items():
         if row not in study.rows:
-            lines.append(
-                [row, "—", "—", known.protocol, "not run", "—", "—", "—", "—", f"{known.accuracy:.2%}"]
-            )
+            lines.append([row, "—", "—", known.protocol, "not run", *NOTHING, f"{known.accuracy:.2%}"])
     table = [
         f"| {' | '.join(HEADS)} |",
         "|---" * len(HEADS) + "|",
@@ -116,13 +115,11 @@ def leftovers(study: Study, metrics: Path) -> list[Path]:
 
 
 def accuracy_table(study: Study) -> list[list]:
-    """Return (row, accuracy, ci95_low, ci95_high, published) for every row that has been run."""
+    """Return (first row, accuracy, ci95_low, ci95_high, published) for every configuration."""
     table = []
-    for row in study.rows:
-        figures, known = study.score(row), study.published_for(row)
-        if figures:
-            published = known.accuracy if known else ""
-            table.append([row, figures["accuracy"], figures["ci95_low"], figures["ci95_high"], published])
+    for each in configurations(study):
+        known = study.published_for(each.rows[0])
+        table.append([each.rows[0], each.accuracy, *each.interval, known.accuracy if known else ""])
     return table
 
 
