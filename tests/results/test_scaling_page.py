@@ -18,9 +18,11 @@ from vitscale.base.config import read_yaml
 from vitscale.base.entries import Published
 from vitscale.pipeline.consistency import check
 from vitscale.results.configurations import model_names
+from vitscale.results.drawn import PAPER
 from vitscale.results.scaling import curves_of
 from vitscale.results.scaling_findings import findings
-from vitscale.results.scaling_page import drawing, page
+from vitscale.results.scaling_page import page
+from vitscale.results.scaling_picture import drawing
 
 EXAMPLE = ROOT / "examples/scaling"
 PARAMS = read_yaml(EXAMPLE / "params.yaml")
@@ -62,7 +64,7 @@ def test_page(made):
         and "| vit | full | cifar100 | 30,000 | 10 | 41.00% | " in text
     )
     assert (
-        "(famous 94.64%): a course project's" in text and "outside 1,000 to 30,000 pretraining images" in text
+        "(famous 94.64%): a course project's" in text and "outside 1,000 to 30,000 images of cifar100" in text
     )
     assert "published" not in page(made, {}, "cifar10")
     assert all(line in text for line in findings(made))
@@ -100,11 +102,98 @@ def test_picture_draws_every_figure(made):
     assert len(drawing(made[:5], {}, "cifar10")["hconcat"]) == 1
 
 
+@pytest.fixture(scope="module")
+def more(made):
+    """The curves, a point of another data set, and one of weights that others trained."""
+    single = [
+        point(9000, 0.5, 0.52, model=model, data="other", steps=7, total=100_000)
+        for model in ("vit", "resnet18")
+    ]
+    others = point(1_281_167, 0.95, model="deit", data="web", others="famous/deit", total=100_000)
+    return [*made, *pooled([*single, others])]
+
+
+def test_page_says_what_stands_beside_the_curves(more):
+    """Another's weights pass for ours, or a point of other data for a point of the curve."""
+    text = page(more, {}, "cifar10")
+    assert "| deit | full | web, by others | 1,281,167 | 1,000 | 95.00% | " in text
+    assert "| vit | full | other | 9,000 | 1,000 | 51.00% | " in text
+    shown, open_ = text.split("## What it doesn't show")
+    assert "deit" not in shown.split("## What the curve shows")[1]
+    assert "outside 1,000 to 30,000 images of cifar100 and 9,000 images of other, or other data" in open_
+    assert "cifar100 and other differ by their numbers of images or by the images and classes" in open_
+    assert "deit (famous/deit, pretrained on web) is another model" in open_
+    assert "the same number of steps at every number of pretraining images (vit 7; resnet18 7)" in open_
+    alone = page(more[:9], {}, "cifar10")
+    assert "web" not in alone and "differ by their" not in alone and "Weights that others" not in alone
+
+
+def test_page_says_where_the_steps_differ(more):
+    """The page says "the same number of steps" of points that had more and fewer."""
+    text = page([*more, point(100, 0.4, data="other", steps=8, total=100_000)], {}, "cifar10")
+    assert "other steps at every number of pretraining images (vit 7 or 8; resnet18 7)" in text
+
+
+def test_picture_draws_what_stands_beside_the_curves(more):
+    """A point of other data is on a line or filled like the curve's, another's weights are one of our points, or the second panel is of the wrong start."""
+    spec = drawing(more, {}, "cifar10")
+    values = spec["hconcat"][0]["data"]["values"]
+    hollow = [(value["model"], value["images"]) for value in values if value["hollow"]]
+    assert hollow == [("resnet18", 9000), ("vit", 9000)] and len(values) == 9 + len(hollow)
+    lines = [value["curve"] for value in values if value["hollow"]]
+    assert len(set(lines)) == 2 and not set(lines) & {
+        value["curve"] for value in values if not value["hollow"]
+    }
+    svg = vl_convert.vegalite_to_svg(spec)
+    for words in (
+        "full, pretrained by others",
+        "deit",
+        "1,281,167",
+        "filled: pretrained on cifar100; hollow: pretrained on other",
+        "cifar10 images, after pretraining on 30,000",
+    ):
+        assert f">{words}</text>" in svg, words
+    assert svg.count(f'fill="{PAPER}"') == 1 + 2, "the paper and the hollow points"
+
+
 # The example
 def test_code_dependencies_are_what_is_imported():
     stage = read_yaml(EXAMPLE / "dvc.yaml")["stages"]["scaling"]["do"]
     listed = {dep.replace("${root}/", "") for dep in stage["deps"] if dep.endswith(".py")}
     assert listed == imported(ROOT / "stages/scaling.py") - HARMLESS | {"stages/scaling.py"}
+
+
+TRAIN_IMAGES = {"cifar100": 47_499, "tinyimagenet": 95_000}
+
+
+def schedule(entry: dict) -> tuple[int, int]:
+    """Return a pretraining's steps and those of its warm-up, as training.loop has them."""
+    recipe = PARAMS["recipes"][entry["recipe"]]
+    each = TRAIN_IMAGES[entry["data"]] // recipe["batch_size"]
+    return entry["epochs"] * each, round(recipe["warmup_epochs"] * each)
+
+
+def as_on_cifar100(entry: dict) -> dict:
+    """Return a pretraining with what must differ by its data put back: epochs, and the recipe with its warm-up."""
+    return {
+        **entry,
+        "data": "any",
+        "epochs": schedule(entry),
+        "recipe": PARAMS["recipes"][entry["recipe"]] | {"warmup_epochs": "any"},
+    }
+
+
+def test_deits_rows_are_the_studys():
+    """The two pipelines have other recipes for the rows that carry one name, or other weights."""
+    study = read_yaml(ROOT / "params.yaml")
+    rows = [row for row in PARAMS["rows"] if PARAMS["rows"][row]["start"] in PARAMS["weights"]]
+    assert rows == ["deit_tiny-imagenet1k", "deit_tiny-imagenet1k-probe"]
+    for row in rows:
+        assert PARAMS["rows"][row] == study["rows"][row]
+        assert (
+            PARAMS["recipes"][PARAMS["rows"][row]["recipe"]] == study["recipes"][study["rows"][row]["recipe"]]
+        )
+    assert PARAMS["weights"] == {"deit_tiny-imagenet1k": study["weights"]["deit_tiny-imagenet1k"]}
 
 
 def test_the_example_is_what_the_study_asks_for():
@@ -115,8 +204,9 @@ def test_the_example_is_what_the_study_asks_for():
         entries = {
             name: entry for name, entry in PARAMS["pretrain"].items() if names[entry["model"]] == model
         }
-        assert sorted((entry["fraction"], entry["seed"]) for entry in entries.values()) == [
-            (fraction, seed) for fraction in (0.03, 0.1, 0.3, 1.0) for seed in range(seeds)
+        assert sorted((entry["data"], entry["fraction"], entry["seed"]) for entry in entries.values()) == [
+            *(("cifar100", fraction, seed) for fraction in (0.03, 0.1, 0.3, 1.0) for seed in range(seeds)),
+            *(("tinyimagenet", 1.0, seed) for seed in range(seeds)),
         ]
         rows = {
             name: row
@@ -131,7 +221,13 @@ def test_the_example_is_what_the_study_asks_for():
                 row["seed"],
             )
             for row in rows.values()
+            if "tinyimagenet" not in row["start"]
         ]
+        assert sorted(
+            (row["protocol"], row["fraction"], row["seed"])
+            for row in rows.values()
+            if "tinyimagenet" in row["start"]
+        ) == [(protocol, 1.0, seed) for protocol in ("full", "linear_probe") for seed in range(seeds)]
         assert sorted(asked) == sorted(
             [
                 (protocol, 1.0, fraction, seed)
@@ -142,7 +238,7 @@ def test_the_example_is_what_the_study_asks_for():
             + [("full", fraction, 1.0, seed) for fraction in (0.01, 0.1) for seed in range(seeds)]
         )
         for group in (
-            entries.values(),
+            [as_on_cifar100(entry) for entry in entries.values()],
             [row for row in rows.values() if row["protocol"] == "full"],
             [row for row in rows.values() if row["protocol"] == "linear_probe"],
         ):
@@ -173,7 +269,8 @@ def test_the_stage_runs(forked, tmp_path):
         os.symlink(ROOT / name, tmp_path / name)
     for name in ("params.yaml", "dvc.yaml", "root.yaml"):
         shutil.copy(EXAMPLE / name, folder)
-    prepared(folder / "data/prepared/cifar100/train", 47_500)
+    for data, images in TRAIN_IMAGES.items():
+        prepared(folder / f"data/prepared/{data}/train", images)
     for number, (name, row) in enumerate(PARAMS["rows"].items()):
         write_scores(
             folder / "metrics",
@@ -189,15 +286,17 @@ def test_the_stage_runs(forked, tmp_path):
     assert done.returncode == 0, done.stderr
     figures = json.loads((folder / "metrics/scaling.json").read_text())
     assert (
-        len(figures["points"]) == 2 * (5 + 5 + 2)
+        len(figures["points"]) == 2 * (6 + 6 + 2) + 2
         and len(figures["slopes"]) == 4
         and (folder / "metrics/scaling.svg").read_text().startswith("<svg")
     )
     text = (folder / "metrics/scaling.md").read_text()
     assert re.search(
-        r"\| vit \| full \| cifar100 \| 1,420 \| 47,500 \| .* \| 3 trainings; test images and trainings \|",
+        r"\| vit \| full \| cifar100 \| 1,4\d\d \| 47,500 \| .* \| 3 trainings; test images and trainings \|",
         text,
-    )  # 142 a class and "(scaling.svg)" in text
+    )
+    assert "(resnet18 742; vit 1,484)" in text
+    assert "(scaling.svg)" in text
     assert sorted(path.name for path in (folder / "metrics").glob("*.*")) == [
         "scaling.json",
         "scaling.md",
