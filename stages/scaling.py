@@ -16,15 +16,18 @@ from vitscale.base.files import write_bytes, write_metrics
 from vitscale.pipeline.stage import Stage, run
 from vitscale.results.drawn import with_dark
 from vitscale.results.scaling import points
-from vitscale.results.scaling_page import drawing, page, table
+from vitscale.results.scaling_page import page, table
+from vitscale.results.scaling_picture import drawing
 from vitscale.results.study import Study
 from vitscale.results.tables import figures_in
 
 
 def main(stage: Stage) -> None:
     folders = stage.dep("metrics/rows"), stage.dep("metrics/history")
-    study = Study.read(stage.param, figures_in(folders[0].parent), weights=False)
-    found, published, target = points(study, stage.dep("data/prepared")), study.published, study.target
+    study = Study.read(stage.param, figures_in(folders[0].parent))
+    batch_sizes = {name: recipe["batch_size"] for name, recipe in stage.param("recipes").items()}
+    found = points(study, stage.dep("data/prepared"), batch_sizes)
+    published, target = study.published, study.target
     text = page(found, published, target)
     write_bytes(stage.out(f"metrics/{stage.key}.md"), text.encode())
     svg = with_dark(vl_convert.vegalite_to_svg(drawing(found, published, target)))

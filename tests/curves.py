@@ -16,14 +16,20 @@ def point(
     data: str = "cifar100",
     target_images: int = 1000,
     total: int = 1000,
+    **others: object,
 ) -> Point:
     """Return a point whose seeds got exactly so many of `total` test images right, the first ones."""
     correct = np.stack([np.arange(total) < round(accuracy * total) for accuracy in accuracies])
-    return made(correct, images, model, data if images else "", target_images)
+    return made(correct, images, model, data if images else "", target_images, **others)
 
 
 def made(
-    correct: np.ndarray, images: int, model: str = "vit", data: str = "x", target_images: int = 1
+    correct: np.ndarray,
+    images: int,
+    model: str = "vit",
+    data: str = "x",
+    target_images: int = 1,
+    **others: object,
 ) -> Point:
     """Return the point of trainings that got so much right, (seeds, test images)."""
     return Point(
@@ -37,6 +43,7 @@ def made(
         correct=correct,
         test_images=["one"],
         start=None,
+        **others,
     )
 
 

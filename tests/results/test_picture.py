@@ -8,7 +8,7 @@ import vl_convert
 from curves import pooled, power
 from tiny import ROOT
 from vitscale.base.config import read_yaml
-from vitscale.results import picture, scaling_page
+from vitscale.results import picture, scaling_picture
 from vitscale.results.drawn import BLUE, DARK, GREEN, INK, PAPER, PURPLE, VERMILLION, with_dark
 from vitscale.results.study import Study
 from vitscale.results.tables import figures_in
@@ -22,7 +22,7 @@ def study(pipeline: str) -> Study:
 def curves() -> dict:
     found = pooled([*power(-0.1), *power(-0.05, "resnet18")])
     found[0].protocol = found[1].protocol = "linear_probe"
-    return scaling_page.drawing(found, {}, "cifar10")
+    return scaling_picture.drawing(found, {}, "cifar10")
 
 
 PICTURES = {"study": lambda: picture.drawing(study(".")), "scaling": curves}

@@ -8,10 +8,11 @@ from scipy import stats
 
 from curves import made, point, pooled, power, prepared, write_scores
 from made import study
+from vitscale.base.entries import Weights
 from vitscale.base.errors import UserError
 from vitscale.results.configurations import model_names
 from vitscale.results.metrics import wilson
-from vitscale.results.scaling import points, slope
+from vitscale.results.scaling import curves_of, points, slope
 from vitscale.results.scaling_page import page, table
 
 
@@ -45,7 +46,7 @@ def results(tmp_path):
         "rows": {},
     }
 
-    def lay_out(rows: dict, swapped: str | None = None, **changes):
+    def lay_out(rows: dict, swapped: str | None = None, known: bool = False, **changes):
         prepared(tmp_path / "prepared/things/train", 100)
         for name, (start, protocol, images, right, seed) in rows.items():
             params["rows"][name] = {"start": start, "protocol": protocol, "seed": seed, "epochs": 4} | (
@@ -54,13 +55,22 @@ def results(tmp_path):
             labels = np.arange(10) % 2 if name != swapped else np.arange(1, 11) % 2
             write_scores(tmp_path, name, images, labels, right)
         return points(
-            study(params["rows"], params["pretrain"], tmp_path, models=params["models"]),
+            study(
+                params["rows"],
+                params["pretrain"],
+                tmp_path,
+                models=params["models"],
+                weights={"deit": WEIGHTS},
+                published={"hub": {"accuracy": 0.9, "protocol": "full", "images": 5000}} if known else {},
+            ),
             tmp_path / "prepared",
+            {"vit": 8},
         )
 
     return lay_out
 
 
+WEIGHTS = Weights(source="huggingface", name="famous/deit", sha256=None, data="web", license="MIT")
 PRETRAIN = {
     "small": ("vit", "things", 30, 0, 9),
     "small-1": ("vit-1", "things", 30, 1, 9),
@@ -112,6 +122,24 @@ def test_points_of_rows(results):
         "seeds": 2,
     }
     assert table(found)["points"][3].items() >= (line | {"accuracy": pytest.approx(0.7)}).items()
+
+
+def test_weights_of_others_are_a_point_where_their_images_are_known(results):
+    """DeiT's rows are missing, stand at another number of images, or pass for our own pretraining."""
+    rows = {"a": ("small", "full", 50, 6, 0), "hub": ("deit", "full", 50, 10, 0)}
+    found = results(rows, known=True)
+    assert [(each.model, each.data, each.images, each.others) for each in found] == [
+        ("deit", "web", 5000, "famous/deit"),
+        ("vit", "things", 30, ""),
+    ]
+    assert list(curves_of(found)) == [("vit", "full", "things")]
+
+
+def test_steps_are_those_of_the_training(results):
+    """Two data sets pass for trained alike though one took other steps, or a fraction for trained less."""
+    [few, all_] = results({"a": ("small", "full", 50, 6, 0), "b": ("big", "full", 50, 9, 0)})
+    assert (few.images, all_.images) == (30, 100)
+    assert few.steps == all_.steps == 9 * (100 // 8)
 
 
 def test_other_test_images_are_refused(results):

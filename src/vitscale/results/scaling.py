@@ -1,7 +1,7 @@
 """The scaling curve: how a model's accuracy on the target grows with the images that it was pretrained on.
 
 Rows that differ only in their seeds are one point; the points of one model, protocol and pretraining set are
-a curve.
+a curve. A set with one number of images has a point beside the curves, and so has what others pretrained.
 """
 
 from dataclasses import dataclass
@@ -18,26 +18,52 @@ from vitscale.results.study import Study
 
 @dataclass(kw_only=True)
 class Point(Configuration):
-    """A configuration with its data; `data` and `images` are empty and 0 for an untrained start."""
+    """A configuration with its data; `data` and `images` are empty and 0 for an untrained start.
+
+    `steps` are those of its pretraining. `others` is the name of the weights where others trained them, whose
+    steps aren't known.
+    """
 
     data: str
     images: int
     target_images: int
+    steps: int = 0
+    others: str = ""
 
 
-def points(study: Study, prepared: Path) -> list[Point]:
-    """Return the points of all rows whose start is one of ours; `prepared` is the folder of prepared data.
+def _of_others(study: Study) -> dict[str, tuple[str, int, int, str]]:
+    """Return data, images, no steps and the name of each start that others trained.
 
-    Raises UserError where a row's test images aren't those of the others, or rows of one point differ in more
-    than their seeds, or not in those.
+    How many images a data set has says an entry of `published` with the name of a row that starts from it;
+    where none does, the start is left out.
+    """
+    rows = [row for row in study.published if row in study.rows]
+    images = {study.pretraining_data(row): study.published[row].images for row in rows}
+    return {
+        start: (entry.data, images[entry.data], 0, entry.name)
+        for start, entry in study.weights.items()
+        if entry.data in images
+    }
+
+
+def points(study: Study, prepared: Path, batch_sizes: dict[str, int]) -> list[Point]:
+    """Return the points of all rows whose start saw a known number of images.
+
+    `prepared` is the folder of prepared data, `batch_sizes` has each recipe's. Raises UserError where a row's
+    test images aren't those of the others, or rows of one point differ in more than their seeds, or not in
+    those.
     """
     labels = {
         data: load_split(prepared / data / "train").labels
         for data in {entry.data for entry in study.pretrain.values()}
     }
-    of_start = {f"{model}-scratch": ("", 0) for model in study.models}
+    of_start = {f"{model}-scratch": ("", 0, 0, "") for model in study.models} | _of_others(study)
     for start, entry in study.pretrain.items():
-        of_start[start] = entry.data, len(stratified(labels[entry.data], entry.fraction, entry.seed))
+        its_labels = labels[entry.data]
+        images = len(stratified(its_labels, entry.fraction, entry.seed))
+        batch = min(batch_sizes[entry.recipe], len(its_labels))
+        # as many for a fraction as for all images: see training.batches
+        of_start[start] = entry.data, images, entry.epochs * (len(its_labels) // batch), ""
     for row, its in study.rows.items():
         if its.start in of_start and not (study.score(row) and study.training("finetune", row)):
             raise UserError(f"rows.{row} has no figures yet; run `dvc repro`")
@@ -46,10 +72,12 @@ def points(study: Study, prepared: Path) -> list[Point]:
         row = each.rows[0]
         its = study.rows[row]
         if its.start not in of_start:
-            continue  # weights that others trained
-        data, images = of_start[its.start]
+            continue
+        data, images, steps, others = of_start[its.start]
         target_images = (study.training("finetune", row) or {})["train_images"]
-        point = Point(**vars(each), data=data, images=images, target_images=target_images)
+        point = Point(
+            **vars(each), data=data, images=images, target_images=target_images, steps=steps, others=others
+        )
         key = point.model, its.protocol, data, images, target_images
         if key in found:
             raise UserError(
@@ -84,10 +112,12 @@ def slope(curve: list[Point]) -> tuple[float, float] | None:
 def curves_of(found: list[Point]) -> dict[tuple[str, str, str], list[Point]]:
     """Return the curves by model, protocol and pretraining set, from the untrained start on.
 
-    They are those at the most target images.
+    They are those at the most target images, and of our own pretraining. A set with one number of images has
+    a curve of that point and the untrained start.
     """
-    most = max(point.target_images for point in found)
-    full = [point for point in found if point.target_images == most]
+    ours = [point for point in found if not point.others]
+    most = max((point.target_images for point in ours), default=0)
+    full = [point for point in ours if point.target_images == most]
     keys = sorted({(point.model, point.protocol, point.data) for point in full if point.data})
     return {
         (model, protocol, data): [
@@ -97,3 +127,8 @@ def curves_of(found: list[Point]) -> dict[tuple[str, str, str], list[Point]]:
         ]
         for model, protocol, data in keys
     }
+
+
+def is_curve(curve: list[Point]) -> bool:
+    """Whether a curve has several numbers of pretraining images, and isn't a single point."""
+    return sum(point.images > 0 for point in curve) > 1

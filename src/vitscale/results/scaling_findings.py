@@ -1,7 +1,8 @@
 """What the scaling curve shows, in sentences; the figures decide each, and none is said where they can't."""
 
 from vitscale.results.configurations import gain
-from vitscale.results.scaling import Point, curves_of, slope
+from vitscale.results.metrics import weighted_sum
+from vitscale.results.scaling import Point, curves_of, is_curve, slope
 
 UNKNOWN = "of other trainings nothing is known, so nothing is said"
 
@@ -19,20 +20,88 @@ def findings(found: list[Point]) -> list[str]:
         name, fit = f"{model}, {protocol}, {data}", slope(curve)
         if fit:
             said.append(f"{name}: {_slope(*fit, known(*curve))}")
-        else:
+        elif is_curve(curve):
             said.append(
                 f"{name}: no slope, which takes three numbers of pretraining images and errors above 0."
             )
         nothing = next((point for point in curve if not point.images), None)
         if nothing and len(curve) > 1:
             said.append(f"{name}: {_over_nothing(curve[-1], nothing)}")
+    no_curves = not any(is_curve(curve) for curve in curves.values())
     for (model, protocol, data), curve in curves.items():
         said += [
             crossing(curve, curves[other], f"{protocol}, {data}")
             for other in curves
             if other[1:] == (protocol, data) and model < other[0]
+            if is_curve(curve) or is_curve(curves[other]) or no_curves
         ]
-    return said
+    return said + _other_data(curves)
+
+
+def _other_data(curves: dict[tuple[str, str, str], list[Point]]) -> list[str]:
+    """Return sentences on each set with one number of images, against the most images of the curves."""
+    most = {key: curve[-1] for key, curve in curves.items() if is_curve(curve)}
+    single = {key: curve[-1] for key, curve in curves.items() if key not in most}
+    said = [
+        f"{model}, {protocol}: {_over_other_data(point, before)}"
+        for (model, protocol, _), point in single.items()
+        for key, before in most.items()
+        if key[:2] == (model, protocol)
+    ]
+    return said + [
+        f"{protocol}: {_lead((point, second), (most[model, protocol, of], most[other, protocol, of]))}"
+        for (model, protocol, data), point in single.items()
+        for (other, *rest), second in single.items()
+        if rest == [protocol, data] and model < other
+        for of in sorted({key[2] for key in most})
+        if (model, protocol, of) in most and (other, protocol, of) in most
+    ]
+
+
+def _over_other_data(point: Point, before: Point) -> str:
+    """Say what pretraining on other data gave, over the most images of a curve."""
+    value, half = gain(point, before)
+    steps = f"{point.steps:,} steps each"
+    if point.steps != before.steps:
+        steps = f"{point.steps:,} steps, not {before.steps:,}"
+    where = f"{point.images:,} images of {point.data}"
+    over = f"{before.images:,} of {before.data}, in {steps}"
+    if not known(point, before):
+        return f"after {where} {value:+.2%} ± {half:.2%} over test images only against {over}; {UNKNOWN}."
+    verdict = (
+        "makes no difference beyond the interval" if abs(value) <= half else "gains" if value > 0 else "loses"
+    )
+    return f"pretraining on {where} {verdict} against {over} ({value:+.2%} ± {half:.2%})."
+
+
+def leader(first: Point, second: Point) -> str:
+    """Return the name of the model that is ahead beyond the interval, or `neither`."""
+    value, half = gain(first, second)
+    return "neither" if abs(value) <= half else first.model if value > 0 else second.model
+
+
+def _lead(there: tuple[Point, Point], before: tuple[Point, Point]) -> str:
+    """Say which of two models is ahead on other data, and whether that is another than on the curves."""
+    first, second = there
+    models = f"{first.model} and {second.model}"
+    where = f"{first.images:,} images of {first.data}"
+    if not known(*there, *before):
+        return f"which of {models} is ahead after {where}: {UNKNOWN}."
+    now, then = leader(*there), leader(*before)
+    if now == then == "neither":
+        end = "so whether the lead changes is not settled"
+    elif now == then:
+        end = "so the lead doesn't change"
+    else:
+        end = (
+            "so the lead changes" if "neither" not in (now, then) else "so whether it changes is not settled"
+        )
+    more, half = weighted_sum([1.0, -1.0, -1.0, 1.0], [*there, *before])
+    return (
+        f"which of {models} is ahead beyond the interval after {where}: {now}; after "
+        f"{before[0].images:,} of {before[0].data}: {then}; {end}. From the one to the other {first.model} "
+        f"gains {more:+.2%} ± {half:.2%} on {second.model}."
+    )
 
 
 def _slope(value: float, half: float, known_spread: bool) -> str:
@@ -72,10 +141,7 @@ def crossing(first: list[Point], second: list[Point], name: str) -> str:
     ahead: dict[int, str] = {}
     for point in first:
         if point.images in at:
-            value, half = gain(point, at[point.images])
-            ahead[point.images] = (
-                "neither" if abs(value) <= half else point.model if value > 0 else at[point.images].model
-            )
+            ahead[point.images] = leader(point, at[point.images])
     leaders = set(ahead.values()) - {"neither"}
     if len(leaders) > 1:
         end = "the lead changes within what was measured"

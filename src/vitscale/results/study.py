@@ -27,9 +27,7 @@ class Study:
     weights: dict[str, Weights] = field(default_factory=dict)
 
     @classmethod
-    def read(
-        cls, param: Callable[[str], dict], figures: Callable[[str], dict | None], weights: bool = True
-    ) -> "Study":
+    def read(cls, param: Callable[[str], dict], figures: Callable[[str], dict | None]) -> "Study":
         """Return the study that a stage may read, by what gives its parameters and its figures."""
         return cls(
             target=str(param("target")),
@@ -37,7 +35,7 @@ class Study:
             pretrain=entries(Pretraining, param("pretrain")),
             published=entries(Published, param("published")),
             models=param("models"),
-            weights=entries(Weights, param("weights")) if weights else {},
+            weights=entries(Weights, param("weights")),
             figures=figures,
         )
 
