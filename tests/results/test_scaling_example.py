@@ -46,19 +46,6 @@ def as_on_cifar100(entry: dict) -> dict:
     }
 
 
-def test_deits_rows_are_the_studys():
-    """The two pipelines have other recipes for the rows that carry one name, or other weights."""
-    study = read_yaml(ROOT / "params.yaml")
-    rows = [row for row in PARAMS["rows"] if PARAMS["rows"][row]["start"] in PARAMS["weights"]]
-    assert rows == ["deit_tiny-imagenet1k", "deit_tiny-imagenet1k-probe"]
-    for row in rows:
-        assert PARAMS["rows"][row] == study["rows"][row]
-        assert (
-            PARAMS["recipes"][PARAMS["rows"][row]["recipe"]] == study["recipes"][study["rows"][row]["recipe"]]
-        )
-    assert PARAMS["weights"] == {"deit_tiny-imagenet1k": study["weights"]["deit_tiny-imagenet1k"]}
-
-
 def test_the_example_is_what_the_study_asks_for():
     """A fraction, a seed, a protocol or the second axis is missing, or points of a model differ in more than they should."""
     check(PARAMS)
@@ -149,7 +136,7 @@ def test_the_stage_runs(forked, tmp_path):
     assert done.returncode == 0, done.stderr
     figures = json.loads((folder / "metrics/scaling.json").read_text())
     assert (
-        len(figures["points"]) == 2 * (6 + 6 + 2) + 2
+        len(figures["points"]) == 2 * (6 + 6 + 2)
         and len(figures["slopes"]) == 4
         and (folder / "metrics/scaling.svg").read_text().startswith("<svg")
     )
