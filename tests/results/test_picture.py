@@ -42,9 +42,10 @@ def test_the_legend_has_every_kind_of_point():
     """Catches a colour, a shape or a hollow point that no legend explains."""
     svg = vl_convert.vegalite_to_svg(picture.drawing(study(".")))
     drawn = looks(svg, 'role-mark[^"]*layer_1_marks', "fill", "stroke")
-    assert len(drawn) == 4 and drawn <= looks(svg, "role-legend-symbol", "fill", "stroke")
-    models = {(colour, round) for _, colour, round in drawn}
-    assert len(models) == len({round for _, round in models}) == 2  # by shape as well as by colour
+    assert len(drawn) == 5 and drawn <= looks(svg, "role-legend-symbol", "fill", "stroke")
+    kinds = {(colour, shape) for colour, shape, _ in picture.LOOKS.values()}
+    assert len(kinds) == len({shape for _, shape in kinds}) == 3  # by shape as well as by colour
+    assert {colour for _, colour, _ in drawn} == {colour for colour, _ in kinds}
 
 
 def test_the_legend_has_every_dash():
