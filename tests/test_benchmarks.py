@@ -123,7 +123,7 @@ def test_throughput_prints_json(capsys, monkeypatch):
     """The figures aren't valid JSON, or one that README quotes is missing."""
     monkeypatch.setattr(throughput, "setting_of", lambda model: SETTING)
     monkeypatch.setattr(throughput, "BATCH_SIZES", (64,))
-    monkeypatch.setattr(throughput, "read_yaml", lambda path: {"models": {"vit": None}})
+    monkeypatch.setattr(throughput, "read_yaml", lambda path: {"models": {"vit": {}, "vit-1": {"seed": 1}}})
     monkeypatch.setattr(sys, "argv", ["throughput", "--json", "--repeats", "1", "--steps", "1"])
     throughput.main()
     figures = json.loads(capsys.readouterr().out)["vit"]

@@ -33,8 +33,8 @@ def trained_by(recipe):
     return [name for name in ROWS if PARAMS["rows"][name]["recipe"] == recipe]
 
 
-def pretraining(*names):
-    return {f"pretrain@{name}-cifar100" for name in names}
+def pretraining(*models):
+    return {f"pretrain@{name}" for name, entry in PARAMS["pretrain"].items() if entry["model"] in models}
 
 
 def features(*starts):
@@ -43,14 +43,14 @@ def features(*starts):
 
 PREPARE = {"prepare@cifar10", "prepare@cifar100"}
 TRAINING = (
-    pretraining("vit", "resnet18") | features(RESNET) | rows(ROWS)
+    pretraining(*PARAMS["models"]) | features(RESNET) | rows(ROWS)
 )  # a start from elsewhere has its features already
-OF_CIFAR100 = pretraining("vit", "resnet18") | features(RESNET) | rows(starting_from("vit-cifar100", RESNET))
+OF_CIFAR100 = pretraining(*PARAMS["models"]) | features(RESNET) | rows(starting_from(*PARAMS["pretrain"]))
 
 # For every leaf of params.yaml, by the longest prefix that stands here: the stages that run again.
 TABLE = {
     "lr": TRAINING,
-    "seed": {"init@vit", "init@resnet18"} | TRAINING,
+    "seed": {f"init@{model}" for model in PARAMS["models"]} | TRAINING,
     "split_seed": PREPARE | TRAINING | features(*ELSEWHERE),
     "precision": TRAINING | features(*ELSEWHERE),
     "target": PREPARE | TRAINING | features(*ELSEWHERE),
@@ -64,16 +64,20 @@ TABLE = {
     "augment": PREPARE
     | TRAINING
     | features(*ELSEWHERE),  # every preview is drawn again; its data come out the same (test_pipeline.py)
+    "models.vit_hybrid": {"init@vit_hybrid"}
+    | pretraining("vit_hybrid")
+    | rows(starting_from("vit_hybrid-cifar100")),
     "models.vit": {"init@vit"} | pretraining("vit") | rows(starting_from("vit-cifar100", "vit-scratch")),
     "models.resnet18": {"init@resnet18"}
     | pretraining("resnet18")
     | features(RESNET)
     | rows(starting_from(RESNET, "resnet18-scratch")),
     **{f"recipes.{recipe}": rows(trained_by(recipe)) for recipe in PARAMS["recipes"]},
-    "recipes.vit": pretraining("vit") | rows(starting_from("vit-cifar100") + trained_by("vit")),
+    "recipes.vit": pretraining("vit", "vit_hybrid") | rows(starting_from("vit-cifar100") + trained_by("vit")),
     "recipes.resnet18": pretraining("resnet18")
     | features(RESNET)
     | rows(starting_from(RESNET) + trained_by("resnet18")),
+    "pretrain.vit_hybrid-cifar100": pretraining("vit_hybrid") | rows(starting_from("vit_hybrid-cifar100")),
     "pretrain.vit-cifar100": pretraining("vit") | rows(starting_from("vit-cifar100")),
     "pretrain.resnet18-cifar100": pretraining("resnet18") | features(RESNET) | rows(starting_from(RESNET)),
     **{
@@ -87,6 +91,8 @@ OTHER = {
     "cifar10": "cifar100",
     "cifar100": "cifar10",
     "vit": "resnet18",
+    "vit_hybrid": "vit",
+    "vit_hybrid-cifar100": "vit-scratch",
     "resnet18": "vit",
     "light": "strong",
     "strong": "light",
