@@ -30,13 +30,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from vitscale.base.config import read_yaml
 from vitscale.base.errors import UserError
 from vitscale.base.files import naming
+from vitscale.base.progress import progress
 from vitscale.commands.main import add_pipeline
 from vitscale.data.arrays import Split, load_split
+from vitscale.models.preprocessing import resize
 
 SIDE, COARSE, MIDDLE = 32, 8, 24  # pixels: of what is compared, of the first look, of the part that may move
 COMPONENTS = 64  # the principal ones of those at 8 by 8: a third of the work, and hardly another order
@@ -58,10 +59,7 @@ class Pair:
 
 def to_side(images: np.ndarray) -> Tensor:
     """Return images, uint8 (n, s, s, 3), as float32 (n, 3, 32, 32) in 0..255."""
-    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float()
-    if pixels.shape[-1] == SIDE:
-        return pixels
-    return F.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+    return resize(torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float(), SIDE, "bilinear")
 
 
 def coarse(pixels: Tensor) -> Tensor:
@@ -89,9 +87,8 @@ def middles(pixels: Tensor) -> Tensor:
     """
     found = []
     for size in SIZES:
-        scaled = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
         edge = (size - MIDDLE) // 2
-        part = fine(scaled)[:, :, edge : edge + MIDDLE, edge : edge + MIDDLE]
+        part = fine(resize(pixels, size, "bilinear"))[:, :, edge : edge + MIDDLE, edge : edge + MIDDLE]
         found += [part, part.flip(3)]
     views = torch.stack(found)
     views -= views.mean((3, 4), keepdim=True)
@@ -146,9 +143,8 @@ def nearest(test: np.ndarray, train: np.ndarray) -> Iterator[list[Pair]]:
 def leaks(test: np.ndarray, train: np.ndarray) -> list[Pair]:
     """Return the pairs of images, uint8 (n, s, s, 3), that were compared closely, the most alike first."""
     with torch.inference_mode():
-        parts = tqdm(
-            nearest(test, train), total=-(-len(test) // PARTS[1]), desc=f"{PARTS[1]} test images each"
-        )
+        count = -(-len(test) // PARTS[1])
+        parts = progress(nearest(test, train), count, "looking for copies", unit=f"x {PARTS[1]} test images")
         return sorted((pair for part in parts for pair in part), key=lambda pair: -pair.similarity)
 
 

@@ -6,6 +6,7 @@ a curve. A set with one number of images has a point beside the curves, and so h
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +32,8 @@ class Point(Configuration):
     others: str = ""
 
 
-def _of_others(study: Study) -> dict[str, tuple[str, int, int, str]]:
-    """Return data, images, no steps and the name of each start that others trained.
+def _of_others(study: Study) -> dict[str, dict[str, Any]]:
+    """Return what a point has of each start that others trained: its data, their images and its name.
 
     How many images a data set has says an entry of `published` with the name of a row that starts from it;
     where none does, the start is left out.
@@ -40,7 +41,7 @@ def _of_others(study: Study) -> dict[str, tuple[str, int, int, str]]:
     rows = [row for row in study.published if row in study.rows]
     images = {study.pretraining_data(row): study.published[row].images for row in rows}
     return {
-        start: (entry.data, images[entry.data], 0, entry.name)
+        start: {"data": entry.data, "images": images[entry.data], "others": entry.name}
         for start, entry in study.weights.items()
         if entry.data in images
     }
@@ -57,13 +58,15 @@ def points(study: Study, prepared: Path, batch_sizes: dict[str, int]) -> list[Po
         data: load_split(prepared / data / "train").labels
         for data in {entry.data for entry in study.pretrain.values()}
     }
-    of_start = {f"{model}-scratch": ("", 0, 0, "") for model in study.models} | _of_others(study)
+    of_start = _of_others(study)
+    of_start |= {f"{model}-scratch": {"data": "", "images": 0} for model in study.models}
     for start, entry in study.pretrain.items():
         its_labels = labels[entry.data]
         images = len(stratified(its_labels, entry.fraction, entry.seed))
         batch = min(batch_sizes[entry.recipe], len(its_labels))
         # as many for a fraction as for all images: see training.batches
-        of_start[start] = entry.data, images, entry.epochs * (len(its_labels) // batch), ""
+        steps = entry.epochs * (len(its_labels) // batch)
+        of_start[start] = {"data": entry.data, "images": images, "steps": steps}
     for row, its in study.rows.items():
         if its.start in of_start and not (study.score(row) and study.training("finetune", row)):
             raise UserError(f"rows.{row} has no figures yet; run `dvc repro`")
@@ -73,12 +76,9 @@ def points(study: Study, prepared: Path, batch_sizes: dict[str, int]) -> list[Po
         its = study.rows[row]
         if its.start not in of_start:
             continue
-        data, images, steps, others = of_start[its.start]
         target_images = (study.training("finetune", row) or {})["train_images"]
-        point = Point(
-            **vars(each), data=data, images=images, target_images=target_images, steps=steps, others=others
-        )
-        key = point.model, its.protocol, data, images, target_images
+        point = Point(**vars(each), **of_start[its.start], target_images=target_images)
+        key = point.model, its.protocol, point.data, point.images, target_images
         if key in found:
             raise UserError(
                 f"rows.{row} and rows.{found[key].rows[0]} would be one point of the curve and must differ "

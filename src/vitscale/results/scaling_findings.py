@@ -58,6 +58,13 @@ def _other_data(curves: dict[tuple[str, str, str], list[Point]]) -> list[str]:
     ]
 
 
+def _verdict(value: float, half: float) -> str:
+    """Say what a difference with half its interval comes to."""
+    if abs(value) <= half:
+        return "makes no difference beyond the interval"
+    return "gains" if value > 0 else "loses"
+
+
 def _over_other_data(point: Point, before: Point) -> str:
     """Say what pretraining on other data gave, over the most images of a curve."""
     value, half = gain(point, before)
@@ -68,10 +75,7 @@ def _over_other_data(point: Point, before: Point) -> str:
     over = f"{before.images:,} of {before.data}, in {steps}"
     if not known(point, before):
         return f"after {where} {value:+.2%} ± {half:.2%} over test images only against {over}; {UNKNOWN}."
-    verdict = (
-        "makes no difference beyond the interval" if abs(value) <= half else "gains" if value > 0 else "loses"
-    )
-    return f"pretraining on {where} {verdict} against {over} ({value:+.2%} ± {half:.2%})."
+    return f"pretraining on {where} {_verdict(value, half)} against {over} ({value:+.2%} ± {half:.2%})."
 
 
 def leader(first: Point, second: Point) -> str:
@@ -123,12 +127,9 @@ def _over_nothing(point: Point, nothing: Point) -> str:
             f"after pretraining on {point.images:,} images {value:+.2%} ± {half:.2%} over test images only "
             f"against an untrained start with the same fine-tuning; {UNKNOWN}."
         )
-    verdict = (
-        "makes no difference beyond the interval" if abs(value) <= half else "gains" if value > 0 else "loses"
-    )
     return (
-        f"pretraining on {point.images:,} images {verdict} against an untrained start with the same "
-        f"fine-tuning ({value:+.2%} ± {half:.2%})."
+        f"pretraining on {point.images:,} images {_verdict(value, half)} against an untrained start with the "
+        f"same fine-tuning ({value:+.2%} ± {half:.2%})."
     )
 
 

@@ -43,9 +43,8 @@ def drawing(found: list[Point], published: dict[str, Published], target: str) ->
     first = panel(
         curves, models, "pretraining images", f"{target} test accuracy", [none, *counts], labels, 480
     )
-    first["layer"] += (
-        [{**layer, "data": {"values": others}} for layer in first["layer"][1:]] if others else []
-    )
+    if others:
+        first["layer"] += [{**layer, "data": {"values": others}} for layer in first["layer"][1:]]
     side = f"datum.images < {counts[-1]} ? 1 : -1"  # a name must not leave the picture
     beside = {
         "type": "text",
