@@ -97,6 +97,7 @@ OTHER = {
     "light": "strong",
     "strong": "light",
     "medium": "light",
+    "erasing": "light",
     "none": "light",
     "vit-cifar100": "vit-scratch",
     RESNET: "resnet18-scratch",

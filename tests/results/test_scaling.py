@@ -142,6 +142,16 @@ def test_steps_are_those_of_the_training(results):
     assert few.steps == all_.steps == 9 * (100 // 8)
 
 
+def test_longer_control_belongs_to_its_point(results):
+    """The untrained start that was fine-tuned for longer is a point of the curve, or another length's control."""
+    rows = {"a": ("small", "full", 50, 6, 0), "s": ("vit-scratch", "full", 50, 2, 0)}
+    [nothing, trained] = results(rows | {"b": ("vit-scratch", "full", 50, 5, 0)}, epochs=4 + 9)
+    assert (nothing.rows, nothing.longer, trained.rows) == (["s"], None, ["a"])
+    assert trained.longer.rows == ["b"] and trained.longer.accuracy == 0.5
+    with pytest.raises(UserError, match="rows.b and rows.s would be one point"):
+        results(rows | {"b": ("vit-scratch", "full", 50, 5, 0)}, epochs=4 + 8)
+
+
 def test_other_test_images_are_refused(results):
     with pytest.raises(UserError, match="b was scored on other test images"):
         results({"a": ("small", "full", 50, 6, 0), "b": ("big", "full", 50, 6, 0)}, swapped="b")

@@ -63,6 +63,13 @@ def test_the_example_is_what_the_study_asks_for():
             for name, row in PARAMS["rows"].items()
             if row["start"] in entries or names.get(row["start"].removesuffix("-scratch")) == model
         }
+        longer = [rows.pop(name) for name in list(rows) if "-scratch-long" in name]
+        [epochs] = {entry["epochs"] for entry in entries.values() if entry["data"] == "cifar100"}
+        assert longer == [
+            row | {"epochs": row["epochs"] + epochs}
+            for row in rows.values()
+            if row["protocol"] == "full" and row["start"] not in entries
+        ]
         asked = [
             (
                 row["protocol"],
@@ -146,6 +153,7 @@ def test_the_stage_runs(forked, tmp_path):
         text,
     )
     assert "(resnet18 742; vit 1,484)" in text
+    assert text.count(" against an untrained start fine-tuned for the epochs of both, which gets ") == 2
     assert "(scaling.svg)" in text
     assert sorted(path.name for path in (folder / "metrics").glob("*.*")) == [
         "scaling.json",

@@ -28,6 +28,23 @@ def test_sentences_follow_the_figures():
     assert "makes no difference beyond the interval against" in said_of([point(0, 0.5, 0.6, 0.4), *flat])
 
 
+@pytest.mark.parametrize(
+    ("longer", "verdict"),
+    [(0.55, "gains"), (0.65, "loses"), (0.6, "makes no difference beyond the interval")],
+)
+def test_pretraining_is_held_against_as_many_epochs_too(longer, verdict):
+    """The control's own accuracy is missing, or what pretraining gives over it isn't what the figures have."""
+    control = point(0, longer, longer, total=10_000)
+    last = point(30_000, 0.6, 0.6, total=10_000, longer=control)
+    nothing = point(0, 0.4, 0.4, total=10_000)
+    pooled([nothing, last, control])
+    text = "\n".join(findings([nothing, last]))
+    assert (
+        f"vit, full, cifar100: pretraining on 30,000 images {verdict} against an untrained start fine-tuned for "
+        f"the epochs of both, which gets {longer:.2%} ({0.6 - longer + 0:+.2%} ± "
+    ) in text
+
+
 def test_nothing_is_claimed_of_one_training():
     """A curve of single trainings "falls", "gains" or is "ahead", by an interval that leaves out other trainings."""
     curve = [

@@ -13,10 +13,10 @@ from vitscale.base.config import read_yaml
 from vitscale.base.entries import Weights
 from vitscale.base.errors import UserError
 from vitscale.base.files import write_json, write_metrics
-from vitscale.results.configurations import configurations, gain
+from vitscale.results.configurations import configurations, controls_of, gain
 from vitscale.results.metrics import wilson
 from vitscale.results.study import Study
-from vitscale.results.summary import accuracy_table, controls_of, curves, headline, leftovers, summarise
+from vitscale.results.summary import accuracy_table, curves, headline, leftovers, summarise
 from vitscale.results.tables import by_class, figures_in
 
 TUNING = {

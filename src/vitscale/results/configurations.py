@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -66,6 +66,20 @@ def alike(row: Row, study: Study) -> tuple[str, str, str]:
     """Return what the rows of one configuration have in common: all but the seeds, of pretraining too."""
     pretraining = study.pretrain.get(row.start)
     return model_of(row, study), common(asdict(row)), common(asdict(pretraining) if pretraining else {})
+
+
+def controls_of(row: str, study: Study, more_epochs: bool = False) -> list[str]:
+    """Return the rows that differ from this one only in that they were not pretrained, and in seeds.
+
+    With `more_epochs` they are those that were fine-tuned for the epochs of the pretraining too.
+    """
+    entry = study.rows[row]
+    pretraining = study.pretrain.get(entry.start)
+    if pretraining is None:
+        return []
+    epochs = entry.epochs + more_epochs * pretraining.epochs
+    wanted = alike(replace(entry, start=f"{pretraining.model}-scratch", epochs=epochs), study)
+    return [name for name, other in study.rows.items() if alike(other, study) == wanted]
 
 
 def pool_spreads(found: Iterable[tuple[tuple, Trained]]) -> None:

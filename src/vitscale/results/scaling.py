@@ -12,7 +12,7 @@ import numpy as np
 
 from vitscale.base.errors import UserError
 from vitscale.data.arrays import load_split, stratified
-from vitscale.results.configurations import Configuration, configurations
+from vitscale.results.configurations import Configuration, configurations, controls_of
 from vitscale.results.metrics import weighted_sum
 from vitscale.results.study import Study
 
@@ -22,7 +22,7 @@ class Point(Configuration):
     """A configuration with its data; `data` and `images` are empty and 0 for an untrained start.
 
     `steps` are those of its pretraining. `others` is the name of the weights where others trained them, whose
-    steps aren't known.
+    steps aren't known. `longer` is the untrained start that was fine-tuned for the epochs of both.
     """
 
     data: str
@@ -30,6 +30,7 @@ class Point(Configuration):
     target_images: int
     steps: int = 0
     others: str = ""
+    longer: Configuration | None = None
 
 
 def _of_others(study: Study) -> dict[str, dict[str, Any]]:
@@ -71,13 +72,16 @@ def points(study: Study, prepared: Path, batch_sizes: dict[str, int]) -> list[Po
         if its.start in of_start and not (study.score(row) and study.training("finetune", row)):
             raise UserError(f"rows.{row} has no figures yet; run `dvc repro`")
     found: dict[tuple, Point] = {}
-    for each in configurations(study):
-        row = each.rows[0]
+    of_row = {row: each for each in configurations(study) for row in each.rows}
+    longer = {row: controls_of(row, study, more_epochs=True) for row in study.rows}
+    no_points = {row for controls in longer.values() for row in controls}
+    for row, each in of_row.items():
         its = study.rows[row]
-        if its.start not in of_start:
+        if row != each.rows[0] or row in no_points or its.start not in of_start:
             continue
         target_images = (study.training("finetune", row) or {})["train_images"]
-        point = Point(**vars(each), **of_start[its.start], target_images=target_images)
+        control = next((of_row[name] for name in longer[row]), None)
+        point = Point(**vars(each), **of_start[its.start], target_images=target_images, longer=control)
         key = point.model, its.protocol, point.data, point.images, target_images
         if key in found:
             raise UserError(

@@ -1,13 +1,13 @@
 """What the scaling curve shows, in sentences; the figures decide each, and none is said where they can't."""
 
-from vitscale.results.configurations import gain
+from vitscale.results.configurations import Configuration, gain
 from vitscale.results.metrics import weighted_sum
 from vitscale.results.scaling import Point, curves_of, is_curve, slope
 
 UNKNOWN = "of other trainings nothing is known, so nothing is said"
 
 
-def known(*points: Point) -> bool:
+def known(*points: Configuration) -> bool:
     """Whether it is known how far the points' trainings lie apart, without which no difference is told."""
     return all(point.spread is not None for point in points)
 
@@ -26,7 +26,10 @@ def findings(found: list[Point]) -> list[str]:
             )
         nothing = next((point for point in curve if not point.images), None)
         if nothing and len(curve) > 1:
-            said.append(f"{name}: {_over_nothing(curve[-1], nothing)}")
+            said.append(f"{name}: {_over_untrained(curve[-1], nothing, 'with the same fine-tuning')}")
+        if longer := curve[-1].longer:
+            both = f"fine-tuned for the epochs of both, which gets {longer.accuracy:.2%}"
+            said.append(f"{name}: {_over_untrained(curve[-1], longer, both)}")
     no_curves = not any(is_curve(curve) for curve in curves.values())
     for (model, protocol, data), curve in curves.items():
         said += [
@@ -119,17 +122,18 @@ def _slope(value: float, half: float, known_spread: bool) -> str:
     )
 
 
-def _over_nothing(point: Point, nothing: Point) -> str:
+def _over_untrained(point: Point, control: Configuration, fine_tuning: str) -> str:
     """Say what pretraining gave."""
-    value, half = gain(point, nothing)
-    if not known(point, nothing):
+    value, half = gain(point, control)
+    against = f"against an untrained start {fine_tuning}"
+    if not known(point, control):
         return (
             f"after pretraining on {point.images:,} images {value:+.2%} ± {half:.2%} over test images only "
-            f"against an untrained start with the same fine-tuning; {UNKNOWN}."
+            f"{against}; {UNKNOWN}."
         )
     return (
-        f"pretraining on {point.images:,} images {_verdict(value, half)} against an untrained start with the "
-        f"same fine-tuning ({value:+.2%} ± {half:.2%})."
+        f"pretraining on {point.images:,} images {_verdict(value, half)} {against} "
+        f"({value:+.2%} ± {half:.2%})."
     )
 
 

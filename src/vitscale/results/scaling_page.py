@@ -121,7 +121,7 @@ def _limits(found: list[Point]) -> list[str]:
     lines.append(
         f"- Points at their best: a model had one recipe and {same} at every number of pretraining "
         f"images{f' ({listed})' if listed else ''}, which may suit few images less than many. An untrained "
-        "start had no pretraining steps, so it had less training and not only less data."
+        "start on a curve had no pretraining steps, so it had less training and not only less data."
     )
     if others := dict.fromkeys((point.model, point.others, point.data) for point in found if point.others):
         names = ", ".join(f"{model} ({name}, pretrained on {data})" for model, name, data in others)

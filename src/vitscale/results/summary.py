@@ -1,11 +1,10 @@
 """Tables over all rows: what `compare` leaves."""
 
 from collections.abc import Container
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from vitscale.results.configurations import Configuration, alike, configurations, gain, model_of
+from vitscale.results.configurations import Configuration, configurations, controls_of, gain, model_of
 from vitscale.results.study import Study
 
 HEADS = (
@@ -21,20 +20,6 @@ NOTE = (
     "for the epochs of the pretraining too; after ± half the 95% interval of the paired difference. What is "
     "over test images only says nothing of another training with another seed."
 )
-
-
-def controls_of(row: str, study: Study, more_epochs: bool = False) -> list[str]:
-    """Return the rows that differ from this one only in that they were not pretrained, and in seeds.
-
-    With `more_epochs` they are those that were fine-tuned for the epochs of the pretraining too.
-    """
-    entry = study.rows[row]
-    pretraining = study.pretrain.get(entry.start)
-    if pretraining is None:
-        return []
-    epochs = entry.epochs + more_epochs * pretraining.epochs
-    wanted = alike(replace(entry, start=f"{pretraining.model}-scratch", epochs=epochs), study)
-    return [name for name, other in study.rows.items() if alike(other, study) == wanted]
 
 
 def _above(found: Configuration, control: Configuration | None) -> str:
