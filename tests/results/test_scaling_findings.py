@@ -41,7 +41,7 @@ def test_pretraining_is_held_against_as_many_epochs_too(longer, verdict):
     text = "\n".join(findings([nothing, last]))
     assert (
         f"vit, full, cifar100: pretraining on 30,000 images {verdict} against an untrained start fine-tuned for "
-        f"the epochs of both, which gets {longer:.2%} ({0.6 - longer + 0:+.2%} ± "
+        f"the epochs of both, which gets {longer:.2%} ({0.6 - longer:+.2%} ± "
     ) in text
 
 

@@ -72,15 +72,15 @@ def points(study: Study, prepared: Path, batch_sizes: dict[str, int]) -> list[Po
         if its.start in of_start and not (study.score(row) and study.training("finetune", row)):
             raise UserError(f"rows.{row} has no figures yet; run `dvc repro`")
     found: dict[tuple, Point] = {}
-    of_row = {row: each for each in configurations(study) for row in each.rows}
-    longer = {row: controls_of(row, study, more_epochs=True) for row in study.rows}
+    by_first = {each.rows[0]: each for each in configurations(study)}
+    longer = {row: controls_of(row, study, more_epochs=True) for row in by_first}
     no_points = {row for controls in longer.values() for row in controls}
-    for row, each in of_row.items():
+    for row, each in by_first.items():
         its = study.rows[row]
-        if row != each.rows[0] or row in no_points or its.start not in of_start:
+        if row in no_points or its.start not in of_start:
             continue
         target_images = (study.training("finetune", row) or {})["train_images"]
-        control = next((of_row[name] for name in longer[row]), None)
+        control = by_first[longer[row][0]] if longer[row] else None
         point = Point(**vars(each), **of_start[its.start], target_images=target_images, longer=control)
         key = point.model, its.protocol, point.data, point.images, target_images
         if key in found:

@@ -65,8 +65,8 @@ def page(found: list[Point], published: dict[str, Published], target: str) -> st
     lines += [
         "",
         "Accuracy is the mean over trainings on the test images; the best epoch was chosen on validation "
-        "images. The variance of trainings is pooled over a model's points of one protocol and number "
-        f"of {target} images.",
+        "images. The variance of trainings is pooled over a model's rows of one protocol and number "
+        f"of {target} images, those that are no point too.",
         "",
         "## What the curve shows",
         "",
