@@ -153,11 +153,49 @@ def test_what_is_honoured(mirror, tmp_path, name):
 
 @torch.no_grad()
 def test_their_own_epsilon_is_kept_and_ours_not_written(mirror):
-    """A start has another epsilon than its weights, but for one below ours, which does the same; or ours is written down."""
-    for eps, wanted in ((0.5, 0.5), (1e-5, 1e-5), (1e-6, None), (1e-12, None)):
+    """Catches a start with another epsilon than its weights', or ours written down."""
+    for eps, wanted in ((0.5, 0.5), (1e-5, 1e-5), (1e-6, None), (1e-12, 1e-12)):
         config, _ = fetch("start", changed_entry(mirror, "config.json", layer_norm_eps=eps)[0])
         assert config.to_json().get("layer_norm_eps") == wanted
-        assert config.architecture.layer_norm_eps == max(eps, 1e-6)
+        assert config.architecture.layer_norm_eps == eps
+
+
+@pytest.mark.parametrize("eps", [0, -1e-12, 1e-13, 1e-300, 1, True, "1e-12", None, float("nan")], ids=repr)
+def test_an_epsilon_that_is_none(mirror, eps):
+    """Catches a start whose LayerNorm divides by 0, or by nothing but rounding errors."""
+    entry, _ = changed_entry(mirror, "config.json", layer_norm_eps=eps)
+    with pytest.raises(UserError, match=r"^weights\.start: someone/tiny-vit .*layer_norm_eps[^\n]*$"):
+        fetch("start", entry)
+
+
+@pytest.mark.parametrize("eps", [1e-12, 1e-6])
+@torch.no_grad()
+def test_tokens_that_hardly_vary(mirror, tmp_path, eps):
+    """Catches an epsilon of 1e-12 that is lost, in the model or where bfloat16 or float16 rounds it to 0.
+
+    The tokens before the first block have a variance of at most 1e-7: LayerNorm makes them as large as any with
+    an epsilon of 1e-12, and leaves them far smaller with 1e-6.
+    """
+    entry, folder = changed_entry(mirror, "config.json", layer_norm_eps=eps)
+    theirs = ViTForImageClassification.from_pretrained(folder)
+    for weights in theirs.vit.embeddings.parameters():
+        weights.mul_(1e-5 / (weights.std().item() or 1))
+    theirs.save_pretrained(folder)
+    config, state = fetch("start", entry | {"sha256": digest(folder)})
+    save_model(tmp_path / "start", config, state)
+    ours = load_model(tmp_path / "start").eval()
+    tokens = []
+    ours.backbone.blocks[0].norm1.register_forward_hook(
+        lambda _, taken, given: tokens.append((*taken, given))
+    )
+    assert torch.allclose(ours(IMAGES), logits(folder), atol=1e-4)
+    (before, after), *_ = tokens
+    assert 0 < before.var(-1).max() < 1e-7 and (after.std() > 0.5) == (eps == 1e-12)
+    for dtype in (torch.bfloat16, torch.float16):
+        tokens.clear()
+        with torch.autocast("cpu", dtype):
+            assert ours(IMAGES).isfinite().all()
+        assert (tokens[0][1].float() - after).abs().max() < 0.1 * after.abs().max()
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

@@ -90,6 +90,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "resnet": {"layer_type": "bottleneck", "depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048]},
 }
 
+# Transformers' own, and the smallest in use. It counts where a token's variance is as small; with far smaller
+# ones a token of one value everywhere would become its rounding errors, or in float32 no number at all.
+LEAST_EPSILON = 1e-12
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 PROCESSOR_HONOURED = {"resample": "interpolation", "image_mean": "mean", "image_std": "std"}
 PROCESSOR_WANTED: dict[str, tuple[Any, ...]] = {
@@ -176,10 +179,10 @@ def model_config(config: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         for each, name in VIT_HONOURED.items()
         if each not in ("id2label", "layer_norm_eps", "qkv_bias")
     }
-    # A smaller one than ours does no more than ours: it counts where a token's variance is as small. Of
-    # DeiT-tiny, which has 1e-12, ours moves features by 3e-5 of their spread: far below bfloat16's steps.
     eps = config["layer_norm_eps"]
-    if not isinstance(eps, int | float) or not 0 < eps <= VitConfig.layer_norm_eps:
+    if type(eps) is float and 0 < eps < LEAST_EPSILON:
+        raise refuse("layer_norm_eps", eps, f"at least {LEAST_EPSILON}")
+    if eps != VitConfig.layer_norm_eps:
         ours["layer_norm_eps"] = eps
     if kind == "deit":
         ours["distilled"] = True
