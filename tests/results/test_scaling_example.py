@@ -46,17 +46,32 @@ def as_on_cifar100(entry: dict) -> dict:
     }
 
 
+def test_deits_rows_are_the_studys():
+    """The two pipelines have other recipes, weights or figures for the rows that carry one name."""
+    study = read_yaml(ROOT / "params.yaml")
+    rows = [row for row in PARAMS["rows"] if PARAMS["rows"][row]["start"] in PARAMS["weights"]]
+    assert rows == ["deit_tiny-imagenet1k", "deit_tiny-imagenet1k-probe"]
+    for row in rows:
+        assert PARAMS["rows"][row] == study["rows"][row]
+        recipe = study["rows"][row]["recipe"]
+        assert PARAMS["recipes"][recipe] == study["recipes"][recipe]
+        here, there = (EXAMPLE / f"metrics/rows/{row}.json"), (ROOT / f"metrics/rows/{row}.json")
+        assert here.read_bytes() == there.read_bytes()
+    assert PARAMS["weights"] == {"deit_tiny-imagenet1k": study["weights"]["deit_tiny-imagenet1k"]}
+
+
 def test_the_example_is_what_the_study_asks_for():
     """A fraction, a seed, a protocol or the second axis is missing, or points of a model differ in more than they should."""
     check(PARAMS)
     names = model_names(PARAMS["models"])
-    for model, seeds in (("vit", 3), ("resnet18", 3)):
+    seeds = 3
+    for model, further in (("vit", True), ("vit_hybrid", False), ("resnet18", True)):
         entries = {
             name: entry for name, entry in PARAMS["pretrain"].items() if names[entry["model"]] == model
         }
         assert sorted((entry["data"], entry["fraction"], entry["seed"]) for entry in entries.values()) == [
             *(("cifar100", fraction, seed) for fraction in (0.03, 0.1, 0.3, 1.0) for seed in range(seeds)),
-            *(("tinyimagenet", 1.0, seed) for seed in range(seeds)),
+            *(("tinyimagenet", 1.0, seed) for seed in range(seeds) if further),
         ]
         rows = {
             name: row
@@ -84,7 +99,9 @@ def test_the_example_is_what_the_study_asks_for():
             (row["protocol"], row["fraction"], row["seed"])
             for row in rows.values()
             if "tinyimagenet" in row["start"]
-        ) == [(protocol, 1.0, seed) for protocol in ("full", "linear_probe") for seed in range(seeds)]
+        ) == [
+            (protocol, 1.0, seed) for protocol in ("full", "linear_probe") for seed in range(seeds) if further
+        ]
         assert sorted(asked) == sorted(
             [
                 (protocol, 1.0, fraction, seed)
@@ -92,7 +109,7 @@ def test_the_example_is_what_the_study_asks_for():
                 for fraction in (0, 0.03, 0.1, 0.3, 1.0)
                 for seed in range(seeds)
             ]
-            + [("full", fraction, 1.0, seed) for fraction in (0.01, 0.1) for seed in range(seeds)]
+            + [("full", fraction, 1.0, seed) for fraction in (0.01, 0.1) for seed in range(seeds) if further]
         )
         for group in (
             [as_on_cifar100(entry) for entry in entries.values()],
@@ -143,8 +160,8 @@ def test_the_stage_runs(forked, tmp_path):
     assert done.returncode == 0, done.stderr
     figures = json.loads((folder / "metrics/scaling.json").read_text())
     assert (
-        len(figures["points"]) == 2 * (6 + 6 + 2)
-        and len(figures["slopes"]) == 4
+        len(figures["points"]) == 2 * (6 + 6 + 2) + (5 + 5) + 2
+        and len(figures["slopes"]) == 6
         and (folder / "metrics/scaling.svg").read_text().startswith("<svg")
     )
     text = (folder / "metrics/scaling.md").read_text()
@@ -152,8 +169,8 @@ def test_the_stage_runs(forked, tmp_path):
         r"\| vit \| full \| cifar100 \| 1,4\d\d \| 47,500 \| .* \| 3 trainings; test images and trainings \|",
         text,
     )
-    assert "(resnet18 742; vit 1,484)" in text
-    assert text.count(" against an untrained start fine-tuned for the epochs of both, which gets ") == 2
+    assert "(resnet18 742; vit 1,484; vit_hybrid 1,484)" in text
+    assert text.count(" against an untrained start fine-tuned for the epochs of both, which gets ") == 3
     assert "(scaling.svg)" in text
     assert sorted(path.name for path in (folder / "metrics").glob("*.*")) == [
         "scaling.json",
