@@ -80,7 +80,7 @@ PRETRAIN = {
 
 
 def test_points_of_rows(results):
-    """Seeds aren't joined, protocols, fractions or sets are, or another's weights count as ours."""
+    """Seeds aren't joined, protocols, fractions or sets are, models lose their order, or another's weights count as ours."""
     found = results(
         {
             "a": ("small", "full", 50, 6, 0),
@@ -106,12 +106,12 @@ def test_points_of_rows(results):
         )
         for each in found
     ] == [
-        ("resnet18", "full", "", 0, 50, ["r"], [0.1]),
         ("vit", "full", "things", 100, 5, ["b-few"], [0.4]),
         ("vit", "full", "", 0, 50, ["s", "s-1"], [0.2, 0.4]),
         ("vit", "full", "things", 30, 50, ["a", "a-1"], [0.6, 0.8]),
         ("vit", "full", "things", 100, 50, ["b"], [0.9]),
         ("vit", "linear_probe", "things", 30, 50, ["p"], [0.3]),
+        ("resnet18", "full", "", 0, 50, ["r"], [0.1]),
     ]
     line = {
         "model": "vit",
@@ -129,8 +129,8 @@ def test_weights_of_others_are_a_point_where_their_images_are_known(results):
     rows = {"a": ("small", "full", 50, 6, 0), "hub": ("deit", "full", 50, 10, 0)}
     found = results(rows, known=True)
     assert [(each.model, each.data, each.images, each.others) for each in found] == [
-        ("deit", "web", 5000, "famous/deit"),
         ("vit", "things", 30, ""),
+        ("deit", "web", 5000, "famous/deit"),
     ]
     assert list(curves_of(found)) == [("vit", "full", "things")]
 

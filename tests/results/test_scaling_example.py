@@ -169,7 +169,7 @@ def test_the_stage_runs(forked, tmp_path):
         r"\| vit \| full \| cifar100 \| 1,4\d\d \| 47,500 \| .* \| 3 trainings; test images and trainings \|",
         text,
     )
-    assert "(resnet18 742; vit 1,484; vit_hybrid 1,484)" in text
+    assert "(vit 1,484; resnet18 742; vit_hybrid 1,484)" in text
     assert text.count(" against an untrained start fine-tuned for the epochs of both, which gets ") == 3
     assert "(scaling.svg)" in text
     assert sorted(path.name for path in (folder / "metrics").glob("*.*")) == [

@@ -49,7 +49,7 @@ def _of_others(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def points(study: Study, prepared: Path, batch_sizes: dict[str, int]) -> list[Point]:
-    """Return the points of all rows whose start saw a known number of images.
+    """Return the points of all rows whose start saw a known number of images, models as params.yaml has them.
 
     `prepared` is the folder of prepared data, `batch_sizes` has each recipe's. Raises UserError where a row's
     test images aren't those of the others, or rows of one point differ in more than their seeds, or not in
@@ -91,9 +91,10 @@ def points(study: Study, prepared: Path, batch_sizes: dict[str, int]) -> list[Po
         found[key] = point
         if point.test_images != next(iter(found.values())).test_images:
             raise UserError(f"{row} was scored on other test images than the rows before it; run `dvc repro`")
+    models = [*study.models, *study.weights]
     return sorted(
         found.values(),
-        key=lambda point: (point.model, point.protocol, point.target_images, point.data, point.images),
+        key=lambda it: (models.index(it.model), it.protocol, it.target_images, it.data, it.images),
     )
 
 

@@ -39,7 +39,7 @@ def drawing(found: list[Point], published: dict[str, Published], target: str) ->
         for name, entry in published.items()
     ]
     labels = f"datum.value < {counts[0]} ? 'none' : format(datum.value, ',')"
-    models = sorted({point.model for point in found}, reverse=True)  # vit is blue, as in accuracy.svg
+    models = list(dict.fromkeys(point.model for point in found))
     first = panel(
         curves, models, "pretraining images", f"{target} test accuracy", [none, *counts], labels, 480
     )
