@@ -121,7 +121,7 @@ def test_points_of_rows(results):
         "target_images": 50,
         "seeds": 2,
     }
-    assert table(found)["points"][3].items() >= (line | {"accuracy": pytest.approx(0.7)}).items()
+    assert table(found)["points"][2].items() >= (line | {"accuracy": pytest.approx(0.7)}).items()
 
 
 def test_weights_of_others_are_a_point_where_their_images_are_known(results):
