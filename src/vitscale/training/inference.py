@@ -25,7 +25,7 @@ def predict(
     any sizes. Of several processes that torchrun started each scores a share of them, and all return all.
     """
     model.to(compute.device).eval()
-    preprocessing, logits = model.config.preprocessing, []
+    preprocessing, logits = model.config.preprocessing, torch.empty(0)
     batch_size = batch_size or compute.scoring_batch(preprocessing.image_size)
     share = distributed.share_of(len(images))
     starts = share[::batch_size]
@@ -36,5 +36,9 @@ def predict(
         else:
             fitted = preprocessing.stacked(part).to(compute.device)
         with compute.autocast():
-            logits.append(model(preprocessing.to_input(fitted)).float().cpu())
-    return distributed.joined(torch.cat(logits), len(images), compute.device)
+            found = model(preprocessing.to_input(fitted)).float().cpu()
+        if start == share.start:
+            # One tensor for all: small ones kept between a pass's large ones split the heap, and it grows.
+            logits = torch.empty(len(share), found.shape[1])
+        logits[start - share.start :][: len(found)] = found
+    return distributed.joined(logits, len(images), compute.device)
