@@ -1,6 +1,7 @@
 """What a step, an epoch and a score are made of, by their formulas: loss, gradient, update, average, figures."""
 
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -184,6 +185,19 @@ def test_predictions_are_in_the_images_order(split):
     wanted = predict(model, np.array(split.images[:7]), CPU)
     assert torch.allclose(predict(model, images, CPU, batch_size=3), wanted, atol=1e-6)
     assert len(wanted.unique(dim=0)) == 7
+
+
+def test_scoring_keeps_no_pass(split):
+    """Each pass's small logits are kept: between its large tensors they split the heap, which grows to gigabytes."""
+    model, passes, alive = build(VIT), [], []
+
+    def seen(_, taken, given):
+        alive.append(sum(each() is not None for each in passes))
+        passes.append(weakref.ref(given))
+
+    model.register_forward_hook(seen)
+    assert len(predict(model, split.images, CPU, batch_size=4)) == 64
+    assert len(passes) == 16 and max(alive) <= 1  # the pass before
 
 
 def test_a_model_is_scored_at_its_own_size_and_precision(split):
