@@ -49,8 +49,9 @@ def drawing(found: list[Point], published: dict[str, Published], target: str) ->
     beside = {
         "type": "text",
         "align": {"expr": f"({side}) > 0 ? 'left' : 'right'"},
-        "dx": {"expr": f"({side}) > 0 ? 5 : -8"},
-        "dy": {"expr": f"({side}) > 0 ? -10 : 0"},  # above the points at their right
+        "dx": {"expr": f"({side}) > 0 ? 8 : -8"},
+        # Names of published points stand above the curves' points at their right.
+        "dy": {"expr": f"({side}) > 0 && !datum.hollow ? -10 : 0"},
         "fontSize": 10,
     }
     first["layer"] += [
